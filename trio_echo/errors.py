@@ -1,0 +1,27 @@
+"""The project's errors: one small tree, each message one clear line."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "TrioEchoError"]
+
+
+class TrioEchoError(Exception):
+    """Base of every error that trio-echo raises on purpose.
+
+    ``str(error)`` is one line that says what is wrong and how to mend it.
+    """
+
+
+class ConfigError(TrioEchoError, ValueError):
+    """A setting has a value that cannot work.
+
+    Attributes:
+        field: the name of the setting as a Python field, such as ``max_line``;
+            the command line shows it as its option, ``--max-line``.
+        reason: what is wrong with the value and what would be right.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
