@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from trio_echo.cli import serve
+from trio_echo.cli.serve import serve
 from trio_echo.errors import ConfigError, TrioEchoError
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
+app.command("serve")(serve)
 
 
 @app.callback()
 def options(
-    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Prove how raw TCP traffic is split."""
     if version:

@@ -1,0 +1,90 @@
+"""Accepting connections: by the batch, within the limits, whatever fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+if TYPE_CHECKING:
+    from trio_echo.server.connections import Connections
+    from trio_echo.server.listeners import Listener
+
+__all__ = ["Acceptor"]
+
+_BATCH: Final = 64
+"""Connections taken from one backlog before others have a turn."""
+
+_BACK_OFF: Final = 0.1
+"""Seconds to wait when the system has no descriptor or memory for one more."""
+
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = structlog.get_logger()
+
+
+class Acceptor:
+    """Takes the connections of one listener from its backlog.
+
+    It drains the backlog from the raw socket until that would block, straight
+    into handler tasks. At the limit it stops, and the backlog waits: nobody is
+    reset.
+    """
+
+    def __init__(self, listener: Listener, connections: Connections) -> None:
+        self._listener = listener
+        self._sock = listener.sock
+        self._connections = connections
+        self._exhausted = False
+
+    async def run(self) -> None:
+        """Accept until cancelled."""
+        while True:
+            await self._connections.wait_for_place()
+            await trio.lowlevel.wait_readable(self._sock)
+            await self._take_batch()
+
+    async def finish(self) -> None:
+        """Accept what is in the backlog, then close the listener.
+
+        To close it at once would reset clients that are connected already.
+        """
+        while not await self._take_batch():
+            await self._connections.wait_for_place()
+        self._sock.close()
+
+    async def _take_batch(self) -> bool:
+        """Accept what is there, a batch at most; tell whether that was all."""
+        for _ in range(_BATCH):
+            if self._connections.full:
+                return False
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                self._exhausted = False
+                return True
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    await self._back_off(error)
+                # Else it is a fault of that one connection, which has been
+                # broken while it waited (see accept(2)): on to the next.
+            else:
+                sock.setblocking(False)
+                self._connections.start(sock, self._listener)
+        await trio.lowlevel.checkpoint()
+        return False
+
+    async def _back_off(self, error: OSError) -> None:
+        """Wait for descriptors to come free; warn once until the backlog is empty again."""
+        if not self._exhausted:
+            self._exhausted = True
+            _log.warning(
+                "cannot accept for now, clients wait in the backlog; raise the limit of"
+                " open files or lower --max-connections",
+                listener=str(self._listener),
+                error=os.strerror(error.errno or 0),
+            )
+        await trio.sleep(_BACK_OFF)

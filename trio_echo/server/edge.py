@@ -1,0 +1,399 @@
+"""Streams over one edge-triggered epoll: the heart of the server.
+
+trio waits for a socket by arming a one-shot registration, sleeping, and doing
+so again for the next wait; with a task switch in between, that is most of what
+a line costs on its own streams. Here each connection is registered once, for
+edges, with one epoll of our own. A `Hub` task awaits that epoll's descriptor,
+itself pollable, and takes the ready connections by the batch.
+
+The rest of the gain is `EdgeStream.relay`. A handler task parks in it, and
+while it is parked the hub receives, transforms and sends on its behalf, with
+no task switch for a chunk. The task wakes only for what needs a task: end of
+file, a client that does not read, an error, a cancellation.
+
+Server CPU per line, one line per round trip on 50 connections, side by side:
+60 us with trio's streams, 22-29 us with these and a task switch per chunk,
+15 us with `relay`.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import TYPE_CHECKING, Final
+
+import outcome
+import trio
+from trio.lowlevel import Abort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.lowlevel import RaiseCancelT, Task
+
+__all__ = ["EdgeStream", "Hub"]
+
+_CHUNKS_PER_TURN: Final = range(4)
+"""Chunks that one connection may have answered before the others have a turn:
+at most 256 KiB received, a few hundred microseconds."""
+
+# What a turn of a stream ended with.
+_DRAINED: Final = 0  # all that had arrived is answered
+_MORE: Final = 1  # its turn is over, and there may be more
+_BLOCKED: Final = 2  # the client does not read: part of an answer is stuck
+_EOF: Final = 3  # the client will send no more
+
+# A short receive means that the socket is drained, and saves the receive that
+# would say so by blocking; unless it ended at an end of file or at TCP's urgent
+# mark, which these announce.
+_MARKS: Final = select.EPOLLRDHUP | select.EPOLLPRI
+_BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
+_READABLE: Final = select.EPOLLIN | _MARKS | _BROKEN
+_WRITABLE: Final = select.EPOLLOUT | _BROKEN
+_INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | _MARKS | select.EPOLLET
+
+
+class Hub:
+    """One epoll for all connections, and the task that awaits it.
+
+    Start `run` in a nursery that outlives every use of the streams.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._streams: dict[int, EdgeStream] = {}
+        # Streams whose turn was over before all that had arrived was answered;
+        # no edge will announce the rest. In order, each once.
+        self._unfinished: dict[EdgeStream, None] = {}
+
+    async def run(self) -> None:
+        """Give every parked stream its turns, until cancelled."""
+        streams = self._streams
+        try:
+            while True:
+                if self._unfinished:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                unfinished, self._unfinished = self._unfinished, {}
+                for descriptor, events in self._epoll.poll(0):
+                    # An event is a hint. One for a connection closed since
+                    # finds none here, or the one that got the same descriptor
+                    # number next: that one tries a receive in vain.
+                    if (stream := streams.get(descriptor)) is not None:
+                        stream.edge(events)
+                for stream in unfinished:
+                    stream.turn()
+        finally:
+            self._epoll.close()
+
+    def register(self, descriptor: int, stream: EdgeStream) -> None:
+        """Report the edges of a stream; what is ready already is the first."""
+        self._epoll.register(descriptor, _INTEREST)
+        self._streams[descriptor] = stream
+
+    def report_again(self, descriptor: int) -> None:
+        """Report as edges whatever a registered stream is ready for now."""
+        self._epoll.modify(descriptor, _INTEREST)
+
+    def forget(self, descriptor: int, stream: EdgeStream) -> None:
+        """Drop a stream that is about to close its descriptor.
+
+        The closing takes it out of the epoll: no descriptor is duplicated here.
+        """
+        self._streams.pop(descriptor, None)
+        self._unfinished.pop(stream, None)
+
+    def finish_later(self, stream: EdgeStream) -> None:
+        """Give a stream another turn, after all that are ready by then."""
+        self._unfinished[stream] = None
+
+
+class EdgeStream(trio.abc.HalfCloseableStream):
+    """A connected socket on a hub: a trio stream, and `relay`.
+
+    It is registered with the hub when it first has to wait; a client that has
+    sent its line and gone before that costs no registration.
+
+    Args:
+        hub: one whose `Hub.run` is running.
+        sock: connected and non-blocking; the stream owns it from now on.
+
+    Attributes:
+        received: bytes received so far.
+        sent: bytes that the kernel has taken for sending so far.
+    """
+
+    __slots__ = (
+        "_chunk_size",
+        "_eof_sent",
+        "_feed",
+        "_hub",
+        "_marked",
+        "_reader",
+        "_registered",
+        "_sock",
+        "_unsent",
+        "_writer",
+        "received",
+        "sent",
+    )
+
+    def __init__(self, hub: Hub, sock: socket.socket) -> None:
+        self._hub = hub
+        self._sock = sock
+        self._chunk_size = 0
+        self._eof_sent = False
+        self._feed: Callable[[bytes], bytes] | None = None
+        self._marked = False
+        self._reader: Task | None = None
+        self._registered = False
+        self._unsent: memoryview | None = None
+        self._writer: Task | None = None
+        self.received = 0
+        self.sent = 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether part of an answer waits for the client to read."""
+        return self._unsent is not None
+
+    async def relay(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
+        """Put every chunk that arrives through `feed`, and send what it returns.
+
+        Returns at the client's end of file. Back-pressure is kept: while the
+        client does not read, it is not read from. What has arrived already is
+        answered before the first checkpoint, even when cancelled.
+
+        Args:
+            feed: called by this task or the hub's, never by both at once.
+            chunk_size: the most bytes to receive at once.
+
+        Raises:
+            trio.BrokenResourceError: the client broke the connection.
+            trio.ClosedResourceError: another task closed this stream.
+            trio.BusyResourceError: another task is receiving.
+            Exception: whatever `feed` raised; the chunk is lost.
+
+        After a cancellation every chunk received has been through `feed`, but
+        of the last answer a part may be unsent: only close it then. If nothing
+        was `blocked`, nothing is unsent, and `relay` may be called again.
+        """
+        self._check_receiver()
+        self._feed, self._chunk_size = feed, chunk_size
+        try:
+            while True:
+                state = self._pump()
+                if state == _DRAINED:
+                    state = await self._wait_for_reader()
+                if state == _EOF:
+                    return
+                if state == _BLOCKED:
+                    await self._send_rest()
+                else:
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._feed = None
+
+    def _pump(self) -> int:
+        """Answer what has arrived, as far as one turn goes. No checkpoint.
+
+        This is all that happens to a line between epoll and the kernel's send
+        buffer; nothing is in here that does not need to be.
+        """
+        feed, size = self._feed, self._chunk_size
+        assert feed is not None  # noqa: S101 - only ever called while relaying
+        for _ in _CHUNKS_PER_TURN:
+            try:
+                chunk = self._sock.recv(size)
+            except BlockingIOError:
+                return _DRAINED
+            except OSError as error:
+                raise self._translated(error) from error
+            if not chunk:
+                return _EOF
+            self.received += len(chunk)
+            answer = feed(chunk)
+            if answer:
+                try:
+                    sent = self._sock.send(answer)
+                except BlockingIOError:
+                    sent = 0
+                except OSError as error:
+                    raise self._translated(error) from error
+                self.sent += sent
+                if sent != len(answer):
+                    self._unsent = memoryview(answer)[sent:]
+                    return _BLOCKED
+            if len(chunk) < size and not self._marked:
+                return _DRAINED
+        return _MORE
+
+    def edge(self, events: int) -> None:
+        """Take an edge from the hub."""
+        if events & _MARKS:
+            self._marked = True
+        if events & _READABLE:
+            self.turn()
+        if self._writer is not None and events & _WRITABLE:
+            task, self._writer = self._writer, None
+            trio.lowlevel.reschedule(task)
+
+    def turn(self) -> None:
+        """Serve the parked reader in the hub's task: relay, or wake it."""
+        if self._reader is None:
+            return
+        result: outcome.Outcome[int]
+        if self._feed is None:
+            result = outcome.Value(_DRAINED)
+        else:
+            try:
+                state = self._pump()
+            except Exception as error:  # noqa: BLE001 - raised where it belongs, in the handler task
+                result = outcome.Error(error)
+            else:
+                if state == _DRAINED:
+                    return
+                if state == _MORE:
+                    self._hub.finish_later(self)
+                    return
+                result = outcome.Value(state)
+        task, self._reader = self._reader, None
+        trio.lowlevel.reschedule(task, result)
+
+    async def _wait_for_reader(self) -> int:
+        """Park this task as the reader until there is something for a task."""
+        self._register()
+        self._reader = trio.lowlevel.current_task()
+        state: int = await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
+        return state
+
+    def _abort_reader(self, _: RaiseCancelT) -> Abort:
+        self._reader = None
+        return Abort.SUCCEEDED
+
+    async def _wait_writable(self) -> None:
+        """Park this task as the writer until the kernel has room."""
+        self._register()
+        self._writer = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort_writer)
+
+    def _abort_writer(self, _: RaiseCancelT) -> Abort:
+        self._writer = None
+        return Abort.SUCCEEDED
+
+    def _register(self) -> None:
+        if not self._registered:
+            self._registered = True
+            self._hub.register(self._sock.fileno(), self)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive at least one byte, or none at the end of file."""
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be >= 1")
+        self._check_receiver()
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_receiver()
+            try:
+                chunk = self._sock.recv(max_bytes or 65_536)
+            except BlockingIOError:
+                await self._wait_for_reader()
+            except OSError as error:
+                raise self._translated(error) from error
+            else:
+                self.received += len(chunk)
+                return chunk
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`; after a cancellation, a part of it may be sent."""
+        self._check_sender()
+        self._unsent = memoryview(data)
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            self._unsent = None
+            raise
+        await self._send_rest()
+
+    async def _send_rest(self) -> None:
+        """Send what is unsent, as the client makes room for it."""
+        try:
+            while self._unsent:
+                try:
+                    sent = self._sock.send(self._unsent)
+                except BlockingIOError:
+                    await self._wait_writable()
+                except OSError as error:
+                    raise self._translated(error) from error
+                else:
+                    self.sent += sent
+                    self._unsent = self._unsent[sent:]
+        finally:
+            self._unsent = None
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the kernel has room for something."""
+        self._check_sender()
+        self._unsent = memoryview(b"")  # marks this stream as busy sending
+        try:
+            if self._registered:
+                self._hub.report_again(self._sock.fileno())
+            await self._wait_writable()
+        finally:
+            self._unsent = None
+
+    async def send_eof(self) -> None:
+        """Tell the client that nothing more comes; it may go on sending."""
+        if self._unsent is not None:
+            raise trio.BusyResourceError("another task is sending")
+        if not self._eof_sent:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                raise self._translated(error) from error
+            self._eof_sent = True
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close at once. Tasks that wait on this stream are told so."""
+        descriptor = self._sock.fileno()
+        if descriptor < 0:
+            return
+        if self._registered:
+            self._hub.forget(descriptor, self)
+        self._sock.close()
+        for task in (self._reader, self._writer):
+            if task is not None:
+                trio.lowlevel.reschedule(task, outcome.Error(_closed()))
+        self._reader = self._writer = None
+
+    async def aclose(self) -> None:
+        """Close at once, as `close` does, even when cancelled."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def _check_receiver(self) -> None:
+        if self._sock.fileno() < 0:
+            raise _closed()
+        if self._reader is not None or self._feed is not None:
+            raise trio.BusyResourceError("another task is receiving")
+
+    def _check_sender(self) -> None:
+        if self._sock.fileno() < 0:
+            raise _closed()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("the end of file is sent, nothing may follow it")
+        if self._unsent is not None:
+            raise trio.BusyResourceError("another task is sending")
+
+    def _translated(self, error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+        """Turn a socket's error into trio's, here and nowhere else."""
+        if error.errno == errno.EBADF:
+            return _closed()
+        return trio.BrokenResourceError(f"socket connection broken: {error}")
+
+
+def _closed() -> trio.ClosedResourceError:
+    return trio.ClosedResourceError("this stream is closed")

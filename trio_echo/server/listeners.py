@@ -1,0 +1,157 @@
+"""Opening the sockets that the server listens on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trio_echo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from trio_echo.server.config import ServerConfig
+
+__all__ = ["Listener", "format_address", "open_listeners"]
+
+_BACKLOG = 0xFFFF  # the kernel takes less where net.core.somaxconn says so
+_TRIES_FOR_ANY_PORT = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listener:
+    """A non-blocking socket that listens.
+
+    Attributes:
+        sock: the socket.
+        host: the address it is bound to.
+        port: the real port, also where 0 was asked.
+        tls: whether its clients speak TLS.
+    """
+
+    sock: socket.socket
+    host: str
+    port: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return format_address(self.host, self.port)
+
+
+def format_address(host: str, port: int) -> str:
+    """Write an address as in a URL: ``127.0.0.1:9000``, ``[::]:9000``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def open_listeners(config: ServerConfig) -> list[Listener]:
+    """Listen on every port of the configuration, on each of its hosts.
+
+    Returns:
+        The listeners in the order of the configuration, plain ports first. A
+        port 0 is the same real port on all hosts.
+
+    Raises:
+        ConfigError: an address cannot be listened on; none is left open.
+    """
+    wanted = [("ports", port) for port in config.ports]
+    if config.tls is not None:
+        wanted += [("tls_ports", port) for port in config.tls.ports]
+    with ExitStack() as opened:
+        listeners = []
+        for field, port in wanted:
+            for sock in _open_port(field, config.hosts, port):
+                opened.enter_context(sock)
+                host, real_port = sock.getsockname()[:2]
+                listeners.append(Listener(sock, host, real_port, tls=field == "tls_ports"))
+        opened.pop_all()
+    return listeners
+
+
+def _open_port(field: str, hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on one port of all hosts."""
+    if not hosts:
+        return [_listen_everywhere(field, port)]
+    addresses = [address for host in hosts for address in _resolve(host)]
+    if port != 0:
+        return _listen_on_all(field, addresses, port)
+    for _ in range(_TRIES_FOR_ANY_PORT - 1):
+        # The port that is free on the first address may be taken on another.
+        try:
+            return _listen_on_all(field, addresses, port)
+        except ConfigError:
+            continue
+    return _listen_on_all(field, addresses, port)
+
+
+def _listen_on_all(
+    field: str, addresses: Iterable[tuple[socket.AddressFamily, str]], port: int
+) -> list[socket.socket]:
+    with ExitStack() as opened:
+        socks = []
+        for family, host in addresses:
+            sock = opened.enter_context(_listen(field, family, host, port))
+            port = sock.getsockname()[1]
+            socks.append(sock)
+        opened.pop_all()
+    return socks
+
+
+def _listen_everywhere(field: str, port: int) -> socket.socket:
+    """Listen on every address: dual stack, or IPv4 where there is no IPv6."""
+    try:
+        return _listen(field, socket.AF_INET6, "::", port)
+    except _NoFamilyError:
+        return _listen(field, socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - every address is meant
+
+
+def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    """Find the addresses of a host of the configuration."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError("host", f"cannot resolve {host!r}: {error}") from error
+    # A dictionary, as a name may be listed twice for the same address.
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+class _NoFamilyError(ConfigError):
+    """This machine does not speak the address family."""
+
+
+def _listen(field: str, family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    """Listen on one address."""
+    with ExitStack() as opened:
+        try:
+            sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Inherited by each connection, which spares it the call: an answer
+            # must not wait for the acknowledgement of the one before it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+            sock.bind((host, port))
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            raise _explained(field, host, port, error) from error
+        opened.pop_all()
+    return sock
+
+
+def _explained(field: str, host: str, port: int, error: OSError) -> ConfigError:
+    """Say what can be done about a socket that cannot listen."""
+    address = format_address(host, port)
+    if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL} and host == "::":
+        return _NoFamilyError(field, f"cannot listen on {address}: no IPv6 here")
+    if error.errno == errno.EADDRINUSE:
+        remedy = "already in use; choose another port, or 0 for any free one"
+        return ConfigError(field, f"{address} is {remedy}")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return ConfigError(field, f"not allowed to listen on {address}; choose a port from 1024 up")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return ConfigError("host", f"{host} is not an address of this machine")
+    return ConfigError(field, f"cannot listen on {address}: {os.strerror(error.errno or 0)}")
