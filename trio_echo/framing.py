@@ -135,7 +135,7 @@ class Framer:
         # This runs once per chunk received and is most of what the server
         # itself does. Whole lines and nothing carried is the usual case: one
         # search backwards, one count, one replace, all in C.
-        if self._over:
+        if self._over or not chunk:
             return b""
         carry = self._carry
         carried = 0 if carry is None else len(carry)

@@ -1,0 +1,14 @@
+"""What every test of the project shares."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Fast where people wait, deep where machines do: HYPOTHESIS_PROFILE=deep.
+settings.register_profile("default", deadline=None)
+settings.register_profile(
+    "deep", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
