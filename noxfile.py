@@ -70,6 +70,13 @@ def layers(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """How the server compares with its peers: figures, no check (-- --quick, --servers, ...)."""
+    install(session, "bench", extras="")
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 def install_only(session: nox.Session, *groups: str) -> None:
     """Install dependency groups without the package."""
     session.install(*nox.project.dependency_groups(PROJECT, *groups))

@@ -1,0 +1,3 @@
+module trio-echo/benchmarks
+
+go 1.23

@@ -1,0 +1,174 @@
+"""The servers side by side, and one of them as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.summary import OURS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["SERVERS", "MisbehavedError", "Process", "build", "cores", "pinned", "running"]
+
+_HERE = Path(__file__).parent
+_SCRIPTS = Path(sys.executable).parent
+_BUILT = Path(sys.prefix) / "go-build"
+
+_STARTUP = 15.0  # seconds; Python with a cold cache on a busy machine takes 2
+_ENDING = 5.0
+
+# Each command takes the port and the prefix as its last two arguments. All of them
+# listen on every address of the machine, as trio-echo does with default options.
+SERVERS: dict[str, Sequence[str | Path]] = {
+    OURS: [_SCRIPTS / "trio-echo", "serve", "--admin-port", "0"],
+    "go-print": [_BUILT / "echo", "-print"],
+    "go-silent": [_BUILT / "echo"],
+    "uvloop": [sys.executable, _HERE / "peers" / "uvloop_batched.py"],
+    "asyncio": [sys.executable, _HERE / "peers" / "asyncio_streams.py"],
+    "trio": [sys.executable, _HERE / "peers" / "trio_lines.py"],
+}
+
+
+class MisbehavedError(Exception):
+    """A server did not start, answered wrongly or ended by itself."""
+
+
+def build() -> Path:
+    """Build the Go programs, and return the load generator's path.
+
+    Nothing is fetched: they use the standard library only, and the toolchain is
+    the one installed beside this Python. What the compiler caches stays in this
+    virtual environment.
+    """
+    offline = {
+        "GOTOOLCHAIN": "local",
+        "GOPROXY": "off",
+        "GOFLAGS": "-mod=mod",
+        "GOENV": "off",
+        "GOTELEMETRY": "off",
+        "GOPATH": str(_BUILT / "path"),
+        "GOCACHE": str(_BUILT / "cache"),
+        "CGO_ENABLED": "0",
+    }
+    subprocess.run(
+        [_SCRIPTS / "go", "build", "-o", f"{_BUILT}{os.sep}", "./..."],
+        cwd=_HERE / "go",
+        env=os.environ | offline,
+        check=True,
+    )
+    return _BUILT / "load"
+
+
+def cores() -> tuple[int, int] | None:
+    """Choose a core for the server and another for the generator.
+
+    The first and the last: neighbours may be two threads of one physical core.
+    None where there is only one, or where a process cannot be pinned.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[0], allowed[-1]) if len(allowed) > 1 else None
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Let the processes started within run on one core only; None changes nothing."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A server that runs.
+
+    Attributes:
+        name: which one, a key of `SERVERS`.
+        port: where it listens.
+        popen: its process.
+    """
+
+    name: str
+    port: int
+    popen: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.popen.pid
+
+    def memory(self) -> int:
+        """Its share of resident memory (PSS), in bytes."""
+        return self._kilobytes("smaps_rollup", "Pss:")
+
+    def peak(self) -> int:
+        """The most resident memory since `forget_peak`, in bytes."""
+        return self._kilobytes("status", "VmHWM:")
+
+    def forget_peak(self) -> int:
+        """Start a new peak at the memory that is resident now, and return that in bytes."""
+        (Path("/proc") / f"{self.pid}" / "clear_refs").write_text("5")
+        return self.peak()
+
+    def _kilobytes(self, file: str, field: str) -> int:
+        """Read a field of one of the kernel's files about the process, in bytes."""
+        for line in (Path("/proc") / f"{self.pid}" / file).read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+        raise LookupError(field)
+
+
+@contextmanager
+def running(name: str, prefix: str, core: int | None) -> Iterator[Process]:
+    """Start a server, pinned, wait until it accepts, and end it afterwards.
+
+    Raises:
+        MisbehavedError: it did not start, or has ended by itself.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*SERVERS[name], str(port), prefix]
+    # What a server prints goes nowhere: the cheapest place, in favour of those that print.
+    with (
+        pinned(core),
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as popen,
+    ):
+        try:
+            process = Process(name, port, popen)
+            _await_listener(process)
+            yield process
+            if popen.poll() is not None:
+                raise MisbehavedError(f"{name} ended by itself, with exit code {popen.returncode}")
+        finally:
+            popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(_ENDING)
+            popen.kill()
+
+
+def _await_listener(process: Process) -> None:
+    """Return when the server accepts connections."""
+    deadline = time.monotonic() + _STARTUP
+    while True:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", process.port)) == 0:
+                return
+        if process.popen.poll() is not None or time.monotonic() > deadline:
+            raise MisbehavedError(f"{process.name} did not start: {process.popen.args!r}")
+        time.sleep(0.05)
