@@ -1,0 +1,113 @@
+r"""What the server's logs need: text that is safe to show, and a bounded rate.
+
+Every event is a short constant; what happened to whom is in its fields, and
+what came from a client passes `escape` first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["Throttle", "escape", "log_exchanges"]
+
+_ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def escape(data: bytes) -> str:
+    r"""Make anything that a client sent printable.
+
+    Printable text stays as it is. A backslash is doubled; LF, CR and TAB become
+    ``\n``, ``\r`` and ``\t``; every byte of any other character (terminal
+    escapes, separators, bidirectional overrides, invalid UTF-8) becomes
+    ``\xNN``. No two inputs give the same text, so nothing is lost.
+    """
+    text = data.decode(errors="surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(map(_escape_character, text))
+
+
+def _escape_character(character: str) -> str:
+    """Escape one character; an undecodable byte is one, a lone surrogate."""
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    encoded = character.encode(errors="surrogateescape")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
+
+
+def log_exchanges(log: FilteringBoundLogger, prefix: bytes, answers: bytes) -> None:
+    """Log each request and its response, escaped.
+
+    Args:
+        log: where to, with the client's address bound.
+        prefix: the bytes in front of each answer, from `encode_prefix`.
+        answers: what the framer returned. The requests are in there, so this
+            keeps no state of its own. The LF that ends a line is not shown.
+    """
+    for response in answers.removesuffix(b"\n").split(b"\n") if answers else ():
+        log.info("request", line=escape(response[len(prefix) :]))
+        log.info("response", line=escape(response))
+
+
+@dataclass(slots=True)
+class _Window:
+    """What was said of one event since the window opened."""
+
+    end: float
+    said: int = 0
+    suppressed: int = 0
+
+
+class Throttle:
+    """Warnings at a bounded rate, however many bad clients there are.
+
+    Each event, a constant of the code, has a window of its own, so that a
+    storm of one kind does not hide another.
+
+    Args:
+        log: where the warnings go.
+        burst: how many of one event are logged in a window; the rest is counted.
+        period: the length of a window in seconds.
+    """
+
+    def __init__(self, log: FilteringBoundLogger, *, burst: int = 10, period: float = 10.0) -> None:
+        self._log = log
+        self._burst = burst
+        self._period = period
+        self._windows: dict[str, _Window] = {}
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log a warning, or count it as suppressed."""
+        self.settle()
+        window = self._windows.get(event)
+        if window is None:
+            window = self._windows[event] = _Window(trio.current_time() + self._period)
+        if window.said < self._burst:
+            window.said += 1
+            self._log.warning(event, **fields)
+        else:
+            window.suppressed += 1
+
+    def settle(self, *, final: bool = False) -> None:
+        """Say how many were suppressed, for each window that is over.
+
+        Call it now and then, or the end of a storm is only told with the next
+        warning.
+
+        Args:
+            final: every window is over; for the end of the server.
+        """
+        now = trio.current_time()
+        for event, window in list(self._windows.items()):
+            if final or now >= window.end:
+                del self._windows[event]
+                if window.suppressed:
+                    self._log.warning("suppressed", count=window.suppressed, warning=event)
