@@ -17,15 +17,32 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trio_echo.errors import ConfigError, TrioEchoError
+    from trio_echo.prober import ProbeConfig, ProbeTLS, Report, Verdict, probe
     from trio_echo.server import Server, ServerConfig, serve
 
-__all__ = ["ConfigError", "Server", "ServerConfig", "TrioEchoError", "serve"]
+__all__ = [
+    "ConfigError",
+    "ProbeConfig",
+    "ProbeTLS",
+    "Report",
+    "Server",
+    "ServerConfig",
+    "TrioEchoError",
+    "Verdict",
+    "probe",
+    "serve",
+]
 
 _ROOMS = {
     "ConfigError": "trio_echo.errors",
+    "ProbeConfig": "trio_echo.prober",
+    "ProbeTLS": "trio_echo.prober",
+    "Report": "trio_echo.prober",
     "Server": "trio_echo.server",
     "ServerConfig": "trio_echo.server",
     "TrioEchoError": "trio_echo.errors",
+    "Verdict": "trio_echo.prober",
+    "probe": "trio_echo.prober",
     "serve": "trio_echo.server",
 }
 

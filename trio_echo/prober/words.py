@@ -1,0 +1,225 @@
+"""A report in plain words: the verdict first, then why, then the figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from trio_echo.prober.outcome import HINTS, Outcome, printable
+from trio_echo.prober.split import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio_echo.prober.latency import Histogram
+    from trio_echo.prober.report import Report
+    from trio_echo.prober.split import Interval
+
+__all__ = ["Remark", "describe", "duration", "findings", "headline", "percent", "reasons", "table"]
+
+_LAG_WORTH_SAYING = 0.01
+"""Seconds of lag at the 99th percentile below which a rate was kept."""
+
+
+class Remark(NamedTuple):
+    """One thing to say.
+
+    Attributes:
+        code: for machines; never changes its meaning.
+        backend: which one it is about, or None.
+        text: for people, one line.
+    """
+
+    code: str
+    backend: str | None
+    text: str
+
+
+def describe(report: Report) -> str:
+    """Everything worth saying about a report, in lines."""
+    lines = [headline(report)]
+    lines += [f"  - {remark.text}" for remark in (*reasons(report), *findings(report))]
+    if report.counts.total():
+        lines += ["", *table(report)]
+    lines += [f"note: {notice}" for notice in report.notices]
+    return "\n".join(lines)
+
+
+def headline(report: Report) -> str:
+    """The verdict in one line."""
+    where = _where(report)
+    spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
+    if report.interrupted:
+        return f"INTERRUPTED: {where}, no verdict by then ({spent})"
+    if report.verdict is Verdict.UNMEASURED:
+        return f"COULD NOT MEASURE {where}"
+    if not report.expect:
+        failed = report.verdict is Verdict.FAIL
+        what = f"FAIL: too many connections to {where} failed" if failed else f"MEASURED: {where}"
+        return f"{what} ({spent}; no split was expected)"
+    match report.verdict:
+        case Verdict.PASS:
+            says = "splits"
+            spent += f"; wrong with a probability of at most {report.split.alpha:g}"
+        case Verdict.FAIL:
+            says = "does not split"
+        case _:
+            says = "may or may not split"
+    return f"{report.verdict}: {where} {says} {_expectation(report)} ({spent})"
+
+
+def reasons(report: Report) -> Iterator[Remark]:
+    """Why the verdict is what it is."""
+    split = report.split
+    total = report.connections
+    if report.verdict is Verdict.FAIL:
+        for name in split.unexpected():
+            why = "has weight 0" if name in split.shares else "was not expected at all"
+            text = f"{_name(name)} answered {split.counts[name]} of {total}, but {why}"
+            yield Remark("unexpected", name, text)
+        if split.mixed:
+            text = (
+                f"{_connections(split.mixed)} were answered by more than one backend: "
+                "something balances by request, not by connection"
+            )
+            yield Remark("mixed", None, text)
+        for name in split.off():
+            yield Remark("share", name, _share_words(report, name))
+    if report.verdict is Verdict.INCONCLUSIVE:
+        for name in split.shares:
+            yield Remark("undecided", name, _share_words(report, name))
+        text = "more --connections or a wider --margin would decide it"
+        yield Remark("undecided", None, text)
+    for outcome, count in report.outcomes.items():
+        if outcome is not Outcome.OK:
+            yield Remark(outcome.value, None, _failure_words(report, outcome, count))
+
+
+def findings(report: Report) -> Iterator[Remark]:
+    """What the counts and their order look like, where the sample carries it."""
+    answered = {name: count for name, count in report.counts.items() if count}
+    off = report.split.off()
+    if len(answered) == 1 and len(report.split.shares) > 1 and off:
+        [(name, count)] = answered.items()
+        text = f"all {count} to {_name(name)}: session affinity or source-IP hashing?"
+        yield Remark("all-to-one", name, text)
+    elif off and set(off) == set(report.split.shares) and len(off) == 2:  # noqa: PLR2004 - a swap takes two
+        first, second = off
+        yield from _swapped(report, first, second)
+    runs = report.changes
+    if runs is not None and runs.patterned:
+        figure = (
+            f"the backend changed {runs.changes} times from one connection to the next, "
+            f"where independent draws make about {runs.expected:.0f}"
+        )
+        if runs.sigmas < 0:
+            text = f"{figure}: session affinity, or connections kept together?"
+            yield Remark("sticky", None, text)
+        else:
+            yield Remark("rotation", None, f"{figure}: strict rotation (round robin)?")
+    if (drift := report.drift) is not None:
+        text = (
+            f"{_name(drift.name)} went from {percent(drift.before)} in the first half to "
+            f"{percent(drift.after)} in the second: were weights moved meanwhile?"
+        )
+        yield Remark("drift", drift.name, text)
+
+
+def table(report: Report) -> list[str]:
+    """Shares and times by backend, as lines of equal columns."""
+    rows = [("backend", "expected", "share", "interval", "answered", "connect", "answer")]
+    rows += [
+        (
+            _name(backend.name),
+            "-" if backend.expected is None else percent(backend.expected),
+            percent(backend.share),
+            _range(backend.interval),
+            str(backend.connections),
+            _times(backend.timings.connect),
+            _times(backend.timings.answer),
+        )
+        for backend in report.backends
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def percent(share: float) -> str:
+    """A share as people read it."""
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """A duration with the unit that suits it."""
+    if seconds < 0.001:  # noqa: PLR2004 - one millisecond
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.1f} s"
+
+
+def _where(report: Report) -> str:
+    """What was probed, and the address behind it where that says more."""
+    target = printable(report.target)
+    if report.address in (None, report.target):
+        return target
+    return f"{report.address} ({target})"
+
+
+def _expectation(report: Report) -> str:
+    """What was expected, as the sentence goes on."""
+    shares = ", ".join(
+        f"{_name(name)} {100 * share:.4g} %" for name, share in report.split.shares.items()
+    )
+    return f"as expected, {shares}, give or take {100 * report.split.margin:g} points"
+
+
+def _share_words(report: Report, name: str) -> str:
+    """A backend's share beside what was expected."""
+    split = report.split
+    share = split.counts[name] / report.connections
+    return (
+        f"{_name(name)} has {percent(share)} of {report.connections} "
+        f"(true share {_range(split.interval(name))}), expected {100 * split.shares[name]:.4g} %"
+    )
+
+
+def _failure_words(report: Report, outcome: Outcome, count: int) -> str:
+    """One way to fail: how often, what was met, and the usual cause."""
+    detail = report.examples.get(outcome, "")
+    met = f" ({detail})" if detail else ""
+    return f"{count} x {outcome}{met}: {HINTS[outcome]}"
+
+
+def _swapped(report: Report, first: str, second: str) -> Iterator[Remark]:
+    """Whether two backends have each other's share."""
+    split = report.split
+    swapped = {first: split.shares[second], second: split.shares[first]}
+    intervals = {name: split.interval(name) for name in swapped}
+    if all(intervals[name].low <= share <= intervals[name].high for name, share in swapped.items()):
+        text = f"the counts fit the weights of {_name(first)} and {_name(second)} swapped"
+        yield Remark("swapped", None, text)
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection" + ("" if count == 1 else "s")
+
+
+def _name(name: str) -> str:
+    """A backend's name; a plain echo has none."""
+    return printable(name) or "(no name)"
+
+
+def _range(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+
+
+def _times(histogram: Histogram) -> str:
+    """The percentiles that the sample carries."""
+    return ", ".join(
+        f"p{percentile.percent:g} {duration(percentile.seconds)}"
+        for percentile in histogram.percentiles()[:4]
+    )
