@@ -1,0 +1,242 @@
+"""TLS on the server's side: the certificates, and a stream that can be half-closed.
+
+Why not `trio.SSLStream`? It throws away the alert of a failed handshake, so
+that a client without a certificate reads a bare end of file where TLS has the
+words "certificate required"; it cannot end its own side and wait for the
+client's end, as the polite end of a conversation does; and where clients end
+with a bare end of file, as many do, it takes them either for broken or never
+sends a ``close_notify`` to any.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from trio_echo.errors import ConfigError, TrioEchoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trio_echo.server.config import TLSConfig
+
+__all__ = ["HandshakeError", "TLSStream", "server_context"]
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds that a client gets for the handshake."""
+
+_CHUNK: Final = 64 * 1024
+"""Bytes received or encrypted at once: four records of TLS."""
+
+_T = TypeVar("_T")
+
+
+class _End(Enum):
+    """The end of file of the stream underneath."""
+
+    EOF = auto()
+
+
+_EOF: Final = _End.EOF
+
+
+class HandshakeError(TrioEchoError):
+    """There will be no TLS with this client; the message says why."""
+
+
+def server_context(config: TLSConfig) -> ssl.SSLContext:
+    """Load the certificates and decide on everything else about TLS.
+
+    TLS 1.2 is the oldest version spoken. With `TLSConfig.client_ca`, a client
+    without a certificate of those authorities is refused.
+
+    Raises:
+        ConfigError: a file is missing, is not what it should be, or does not
+            belong to the others; the field is that of the file at fault.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # The server speaks only when it has an answer. Tickets would be sent unasked
+    # after the handshake, and a client that writes, never reads, and closes
+    # would break the connection over them before its lines are read.
+    context.num_tickets = 0
+    _load_certificate(context, config)
+    if config.client_ca is not None:
+        _load_authorities(context, "tls_client_ca", config.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, config: TLSConfig) -> None:
+    """Load the server's certificate and key, and tell which is at fault."""
+    # A context that is thrown away reads the certificates alone: an error of
+    # load_cert_chain does not say which of the two files it is about.
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "tls_cert", config.cert)
+    if config.key is None:
+        field, path = "tls_cert", config.cert
+        missing = f"{path} has no private key in PEM form; give its file with --tls-key"
+    else:
+        field, path = "tls_key", config.key
+        missing = f"{path} is no private key in PEM form"
+        _check_readable(field, path)
+
+    def refuse_password() -> str:
+        # Without this, OpenSSL would ask on the terminal.
+        remedy = "decrypt it first: openssl pkey -in FILE -out FILE"
+        raise ConfigError(field, f"the private key in {path} is encrypted; {remedy}")
+
+    try:
+        context.load_cert_chain(config.cert, config.key, refuse_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            message = f"the private key in {path} does not belong to the first certificate in "
+            raise ConfigError(field, f"{message}{config.cert}") from error
+        if error.reason is not None:
+            raise ConfigError("tls_cert", f"{config.cert} is refused: {_words(error)}") from error
+        raise ConfigError(field, missing) from error
+
+
+def _load_authorities(context: ssl.SSLContext, field: str, path: Path) -> None:
+    """Load a file of certificates, and nothing but certificates."""
+    _check_readable(field, path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        message = f"{path} holds no certificates in PEM form, or a damaged one"
+        raise ConfigError(field, message) from error
+
+
+def _check_readable(field: str, path: Path) -> None:
+    """Refuse a file that cannot be read: ssl's own errors do not say which it was."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(field, f"cannot read {path}: {error.strerror}") from error
+
+
+def _words(error: ssl.SSLError) -> str:
+    """Say OpenSSL's reason in plain letters."""
+    return (error.reason or "unknown").lower().replace("_", " ")
+
+
+class TLSStream(trio.abc.HalfCloseableStream):
+    """The server's side of one TLS connection, over any stream.
+
+    For one task at a time, but for `aclose`. Call `handshake` first.
+
+    The client's ``close_notify`` and a bare end of file are both its end of
+    file: an echo has nothing to lose by a cut that TLS could tell from an end.
+    After either, answers can still be sent.
+
+    Args:
+        transport: the stream underneath, owned by this one from now on.
+        context: from `server_context`.
+    """
+
+    def __init__(self, transport: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
+        self._transport = transport
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._ended = False
+
+    async def handshake(self) -> None:
+        """Agree on keys, and check the client's certificate where one is asked for.
+
+        Raises:
+            HandshakeError: the client failed, refused, left, or took longer
+                than `HANDSHAKE_TIMEOUT`. It was told why, if TLS has words for it.
+        """
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT):
+                if await self._step(self._tls.do_handshake) is _EOF:
+                    raise HandshakeError("the client left")
+                await self._flush()
+        except trio.TooSlowError:
+            raise HandshakeError(f"no handshake within {HANDSHAKE_TIMEOUT:g} s") from None
+        except trio.BrokenResourceError as error:
+            cause = error.__cause__
+            reason = _words(cause) if isinstance(cause, ssl.SSLError) else "the client left"
+            raise HandshakeError(reason) from error
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive at least one byte, or none at the client's end of file.
+
+        After `send_eof` it returns none: OpenSSL reads no data behind its own
+        ``close_notify``, so that is read away until the client ends too.
+
+        A cancellation loses nothing.
+
+        Raises:
+            trio.BrokenResourceError: the connection broke, or its TLS did.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._ended:
+            while await self._transport.receive_some(_CHUNK):
+                pass
+            return b""
+        received = await self._step(partial(self._tls.read, max_bytes or _CHUNK))
+        return b"" if received is _EOF else received
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`; after a cancellation, the stream is of no use.
+
+        Raises:
+            trio.BrokenResourceError: the connection broke, or its TLS did.
+        """
+        await trio.lowlevel.checkpoint()
+        with memoryview(data) as view:
+            for start in range(0, len(view), _CHUNK):
+                await self._step(partial(self._tls.write, view[start : start + _CHUNK]))
+                await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the stream underneath says so."""
+        await self._transport.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Send ``close_notify`` and end this side.
+
+        Raises:
+            trio.BrokenResourceError: the connection broke.
+        """
+        self._ended = True
+        with suppress(ssl.SSLError):
+            self._tls.unwrap()  # it writes its notice, then misses the client's
+        await self._flush()
+        await self._transport.send_eof()
+
+    async def aclose(self) -> None:
+        """Close the stream underneath, with no words: `send_eof` has those."""
+        await self._transport.aclose()
+
+    async def _step(self, step: Callable[[], _T]) -> _T | _End:
+        """Have OpenSSL do something, with all the input that it needs."""
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                await self._flush()
+            except ssl.SSLError as error:
+                with suppress(trio.BrokenResourceError):
+                    await self._flush()  # the alert that tells the client why
+                raise trio.BrokenResourceError from error
+            data = await self._transport.receive_some(_CHUNK)
+            if not data:
+                # OpenSSL is not told: it would take this for an attack and
+                # refuse to send the answers that are still owed.
+                return _EOF
+            self._incoming.write(data)
+
+    async def _flush(self) -> None:
+        """Send what OpenSSL has written."""
+        if data := self._outgoing.read():
+            await self._transport.send_all(data)
