@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from trio_echo.cli.probe import probe
 from trio_echo.cli.serve import serve
 from trio_echo.errors import ConfigError, TrioEchoError
 
@@ -27,6 +28,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(serve)
+app.command("probe")(probe)
+
+
+_ARGUMENTS = {"ports": "PORTS", "prefix": "PREFIX", "target": "HOST:PORT"}
+"""Settings that are no options, as the usage shows them."""
 
 
 @app.callback()
@@ -52,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = command.main(arguments, prog_name="trio-echo", standalone_mode=False)
     except ConfigError as error:
-        option = "--" + error.field.replace("_", "-")
+        option = _ARGUMENTS.get(error.field, "--" + error.field.replace("_", "-"))
         code = refuse(f"{option}: {error.reason}")
     except (TrioEchoError, typer.TyperException) as error:
         code = refuse(str(error))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Drift", "Order", "Point", "Runs", "drift"]
+__all__ = ["Drift", "Order", "Point", "Runs", "drift", "thin"]
 
 _POINTS = 400
 """Running counts that are kept at most; a picture shows no more."""
@@ -118,6 +118,12 @@ class Order:
         expected = n - squares / n
         variance = (squares * (squares + n * (n + 1)) - 2 * n * cubes - n**3) / (n**2 * (n - 1))
         return Runs(self._changes, expected, variance)
+
+
+def thin(points: list[Point]) -> list[Point]:
+    """At most as many points as a picture shows, evenly chosen, the last one kept."""
+    stride = -(-len(points) // _POINTS)
+    return points[::-stride][::-1] if points else points
 
 
 def drift(points: list[Point]) -> Drift | None:

@@ -105,7 +105,7 @@ class Report:
             target=tally.config.target,
             address=tally.address,
             runs=(tally.run,),
-            began=tally.began.isoformat(timespec="seconds"),
+            began=tally.began.isoformat(timespec="milliseconds"),
             elapsed=tally.elapsed,
             expect=dict(tally.config.expect),
             error_limit=tally.config.error_limit,
@@ -115,7 +115,7 @@ class Report:
             outcomes=Counter(tally.outcomes),
             examples=dict(tally.examples),
             timings=dict(tally.timings),
-            points=[*tally.order.points, Point(split.total, split.errors, dict(split.counts))],
+            points=_whole(tally.order.points, split),
             changes=tally.order.runs(),
             lag=tally.lag,
             late=Counter(tally.late),
@@ -159,8 +159,19 @@ class Report:
 
     @property
     def drift(self) -> Drift | None:
-        """The backend whose share changed most from the first half to the second."""
-        return drift(self.points)
+        """The backend whose share changed most from the first half to the second.
+
+        None where that is no more than chance, and for merged runs, whose
+        halves are no times of day.
+        """
+        return drift(self.points) if len(self.runs) == 1 else None
 
     def __str__(self) -> str:
         return words.describe(self)
+
+
+def _whole(points: list[Point], split: Split) -> list[Point]:
+    """The points kept, and the end as the last one."""
+    if points and points[-1].total == split.total:
+        return points
+    return [*points, Point(split.total, split.errors, dict(split.counts))]

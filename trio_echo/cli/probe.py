@@ -1,0 +1,185 @@
+"""``trio-echo probe``: the judge of a split."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from typing import TYPE_CHECKING, Annotated
+
+import trio
+import typer
+
+from trio_echo.cli.output import Files, JSONOption, JUnitOption, publish
+from trio_echo.cli.tally import follow
+from trio_echo.errors import ConfigError
+from trio_echo.prober import ProbeConfig, ProbeTLS, Report
+from trio_echo.prober import probe as run_probe
+from trio_echo.prober.config import DEFAULT_CONNECTIONS
+from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from trio_echo.prober import Tally
+
+__all__ = ["parse_expectation", "probe", "stop_on_signal"]
+
+
+def probe(
+    target: Annotated[str, typer.Argument(metavar="HOST:PORT", help="What to probe.")],
+    *,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WEIGHT", help="A backend and its weight; once for each."),
+    ] = None,
+    connections: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help=f"Spend at most so many connections. "
+            f"[default: {DEFAULT_CONNECTIONS}, none with --duration]",
+            show_default=False,
+        ),
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Launch none after so many seconds.")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "-c",
+            "--concurrency",
+            metavar="N",
+            help="Connections in flight at most. [default: 16, 256 with --rate]",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Launch so many per second, whether earlier ones ended."),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(metavar="SHARE", help="How far a share may be off and still pass.")
+    ] = DEFAULT_MARGIN,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            metavar="CHANCE", help="Accepted chance of a wrong PASS, and of a wrong FAIL."
+        ),
+    ] = DEFAULT_ALPHA,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="For connecting, and again for each answer.")
+    ] = 5.0,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", help="First wait so long for an echo to come back.")
+    ] = 0.0,
+    max_errors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Accept so many failed connections. [default: 0 with --expect, else any]",
+            show_default=False,
+        ),
+    ] = None,
+    lines: Annotated[int, typer.Option(metavar="N", help="Lines on each connection.")] = 1,
+    half_close: Annotated[
+        bool, typer.Option("--half-close", help="Shut the sending side; ask for the end of file.")
+    ] = False,
+    payload_size: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="Length of each line before LF.")
+    ] = None,
+    source_address: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IP", help="Connect from here; several take turns."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, verified.")] = False,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Authorities to trust; implies --tls.")
+    ] = None,
+    sni: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Server name to ask for; implies --tls.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Own certificate; implies --tls.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its private key, if not in --tls-cert.")
+    ] = None,
+    json: JSONOption = None,
+    junit: JUnitOption = None,
+) -> None:
+    """Open connections, count who answers, and judge the split.
+
+    Exit code: 0 PASS (or nothing expected), 1 FAIL, 2 usage, 3 INCONCLUSIVE,
+    4 could not measure, 130 interrupted.
+    """
+    wanted = tls or {tls_ca, sni, tls_cert, tls_key} != {None}
+    config = ProbeConfig(
+        target=target,
+        expect=parse_expectation("expect", expect or ()),
+        connections=connections,
+        duration=duration,
+        concurrency=concurrency,
+        rate=rate,
+        margin=margin,
+        alpha=alpha,
+        timeout=timeout,
+        wait=wait,
+        max_errors=max_errors,
+        lines=lines,
+        half_close=half_close,
+        payload_size=payload_size,
+        source_addresses=source_address or (),
+        tls=ProbeTLS(ca=tls_ca, server_name=sni, cert=tls_cert, key=tls_key) if wanted else None,
+    )
+    files = Files(json, junit, None)
+    raise typer.Exit(publish(trio.run(_measure, config), files))
+
+
+def parse_expectation(field: str, pairs: Sequence[str]) -> dict[str, float]:
+    """Read ``NAME=WEIGHT`` pairs; a name may be empty or contain ``=`` itself.
+
+    Raises:
+        ConfigError: one is of another form, or a name comes twice.
+    """
+    expect: dict[str, float] = {}
+    for pair in pairs:
+        name, equals, weight = pair.rpartition("=")
+        try:
+            value = float(weight.removesuffix("%")) if equals else None
+        except ValueError:
+            value = None
+        if value is None:
+            raise ConfigError(field, f"must be NAME=WEIGHT, such as one=80, got {pair!r}")
+        if name in expect:
+            raise ConfigError(field, f"names {name!r} twice")
+        expect[name] = value
+    return expect
+
+
+async def _measure(config: ProbeConfig) -> Report:
+    """Probe with a live tally; a signal ends it with what there is."""
+    refused: ConfigError | None = None
+    report: Report | None = None
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            def watch(tally: Tally) -> None:
+                nursery.start_soon(stop_on_signal, signals, tally)
+                nursery.start_soon(follow, tally)
+
+            # A refusal that left through the nursery would come out as a group.
+            try:
+                report = await run_probe(config, watch=watch)
+            except ConfigError as error:
+                refused = error
+            nursery.cancel_scope.cancel()
+    if report is None:
+        raise refused or AssertionError
+    return report
+
+
+async def stop_on_signal(signals: AsyncIterator[int], tally: Tally) -> None:
+    """Stop the probe at the first signal."""
+    async for _ in signals:
+        tally.stop()

@@ -1,0 +1,127 @@
+"""The live tally on stderr: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from trio_echo.prober.outcome import Outcome, printable
+from trio_echo.prober.words import percent
+
+if TYPE_CHECKING:
+    from trio_echo.prober import Tally
+
+__all__ = ["follow"]
+
+_REDRAW = 0.1
+"""Seconds between two pictures on a terminal."""
+
+_SAY = 2.0
+"""Seconds between two lines in a log."""
+
+_CELLS = 50
+"""Characters that stand for 100 %."""
+
+_NAME_CELLS = 24
+
+
+async def follow(tally: Tally) -> None:
+    """Show how the tally grows, on stderr, until cancelled.
+
+    On a terminal the picture is wiped at the end, as the report says it all.
+    """
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if console.is_terminal and not console.is_dumb_terminal:
+        await _draw(tally, console)
+    else:
+        await _say(tally)
+
+
+async def _draw(tally: Tally, console: Console) -> None:
+    """Redraw bars in place. No thread: this task does it."""
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(picture(tally, ascii_only=console.options.ascii_only), refresh=True)
+            await trio.sleep(_REDRAW)
+
+
+async def _say(tally: Tally) -> None:
+    """Print a line now and then, and whenever the phase changes."""
+    phase = ""
+    due = 0.0
+    while True:
+        if tally.phase != phase or trio.current_time() >= due:
+            phase = tally.phase
+            due = trio.current_time() + _SAY
+            print(line(tally), file=sys.stderr, flush=True)
+        await trio.sleep(_REDRAW)
+
+
+def line(tally: Tally) -> str:
+    """The tally in one line."""
+    target = printable(tally.config.target)
+    if tally.address is not None and tally.address != target:
+        target = f"{tally.address} ({target})"
+    if tally.phase == "resolving":
+        return f"resolving {target}"
+    if tally.phase == "waiting":
+        return f"waiting for a first echo from {target}"
+    total = tally.connections
+    if not total:
+        return f"probing {target}"
+    parts = [f"{name or '(no name)'} {percent(count / total)}" for name, count in _counts(tally)]
+    parts += [
+        f"{outcome} {count}"
+        for outcome, count in tally.outcomes.items()
+        if outcome is not Outcome.OK and count
+    ]
+    return f"{total} connections to {target}: {', '.join(parts)}"
+
+
+def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:
+    """The tally as bars: the share, its interval, and where it should be."""
+    if not tally.connections:
+        return Text(line(tally))
+    table = Table.grid(padding=(0, 1))
+    for name, count in _counts(tally):
+        low, high = tally.split.interval(name)
+        share = count / tally.connections
+        table.add_row(
+            Text((name or "(no name)")[:_NAME_CELLS], style="bold"),
+            bar(share, low, high, tally.split.shares.get(name), ascii_only=ascii_only),
+            Text(percent(share), justify="right"),
+            Text(f"{100 * low:.1f} to {100 * high:.1f} %", style="dim"),
+        )
+    table.caption = Text(line(tally), style="dim")
+    table.caption_justify = "left"
+    return table
+
+
+def bar(share: float, low: float, high: float, expected: float | None, *, ascii_only: bool) -> Text:
+    """One bar: solid up to the interval, shaded within it, a mark at what is expected."""
+    solid, within, beyond, mark = "#+-|" if ascii_only else "█▓░┃"
+    drawn = Text()
+    for cell in range(_CELLS):
+        start, end = cell / _CELLS, (cell + 1) / _CELLS
+        if expected is not None and (start <= expected < end or (expected == end == 1)):
+            drawn.append(mark, style="bold yellow")
+        elif end <= low:
+            drawn.append(solid, style="cyan")
+        elif start < share:
+            drawn.append(within, style="cyan")
+        elif start < high:
+            drawn.append(beyond, style="cyan")
+        else:
+            drawn.append(" ")
+    return drawn
+
+
+def _counts(tally: Tally) -> list[tuple[str, int]]:
+    """Each backend's count; an expected one that never answered counts too."""
+    return list(tally.split.counts.items())
