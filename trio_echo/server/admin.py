@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Admin"]
 
-log = structlog.get_logger()
+_log = structlog.get_logger()
 
 _MAX_HEAD = 16 * 1024
 """Bytes of request line and headers. Prometheus and kubelet send a few hundred;
@@ -86,8 +86,8 @@ class Admin:
                 await self._converse(client)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             pass  # the client left, or does not read: nobody is there to be told
-        except Exception:
-            log.exception("the admin page failed")
+        except Exception:  # noqa: BLE001 - logged, and the end of this connection only
+            _log.exception("the admin page failed")
         finally:
             self._clients.pop(client, None)
             await trio.aclose_forcefully(stream)

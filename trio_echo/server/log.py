@@ -43,18 +43,19 @@ def _escape_character(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
-def log_exchanges(log: FilteringBoundLogger, prefix: bytes, answers: bytes) -> None:
+def log_exchanges(log: FilteringBoundLogger, peer: str, prefix: bytes, answers: bytes) -> None:
     """Log each request and its response, escaped.
 
     Args:
-        log: where to, with the client's address bound.
+        log: where to.
+        peer: the client's address.
         prefix: the bytes in front of each answer, from `encode_prefix`.
         answers: what the framer returned. The requests are in there, so this
             keeps no state of its own. The LF that ends a line is not shown.
     """
     for response in answers.removesuffix(b"\n").split(b"\n") if answers else ():
-        log.info("request", line=escape(response[len(prefix) :]))
-        log.info("response", line=escape(response))
+        log.info("request", peer=peer, line=escape(response[len(prefix) :]))
+        log.info("response", peer=peer, line=escape(response))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,131 @@
+"""What clients send is logged so that it can do nothing, and not too often."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import structlog
+from hypothesis import example, given
+from hypothesis import strategies as st
+from structlog.testing import LogCapture
+
+from trio_echo.framing import Framer, encode_prefix
+from trio_echo.server.log import Throttle, escape, log_exchanges
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+    from trio.testing import MockClock
+
+
+def unescape(text: str) -> bytes:
+    """Undo `escape`, by its documentation."""
+    named = {"\\\\": b"\\", "\\n": b"\n", "\\r": b"\r", "\\t": b"\t"}
+    parts = re.findall(r"\\x[0-9a-f]{2}|\\.|[^\\]", text)
+    assert "".join(parts) == text
+    return b"".join(
+        named.get(part) or (bytes.fromhex(part[2:]) if part[0] == "\\" else part.encode())
+        for part in parts
+    )
+
+
+def captured() -> tuple[FilteringBoundLogger, LogCapture]:
+    """Make a logger, and what it has logged."""
+    capture = LogCapture()
+    log: FilteringBoundLogger = structlog.wrap_logger(
+        None, processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    return log, capture
+
+
+@given(st.binary() | st.text().map(str.encode))
+@example(b"\x1b[2J\x1b]0;title\x07")
+@example("\u202e\u2028\u00ad\ufeff\U000e0001".encode())
+@example(rb"\x1b \n" + b"\\")
+@example(b"\xed\xa0\x80\xff\xc3")
+def test_escaped_text_is_printable_and_nothing_is_lost(data: bytes) -> None:
+    """No byte reaches a terminal that could move its cursor, and every one can be had back."""
+    text = escape(data)
+    assert text.isprintable()
+    assert unescape(text) == data
+
+
+def test_escape_leaves_readable_text_readable() -> None:
+    """In every script; only what cannot be seen is spelled out."""
+    assert escape("grüße, 世界 \N{WAVING HAND SIGN}".encode()) == "grüße, 世界 \N{WAVING HAND SIGN}"
+    assert escape(b"a\r\n\t\\\x00\x7f\xff") == r"a\r\n\t\\\x00\x7f\xff"
+
+
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["", "one", "zwölf zwölf"]),
+    st.lists(st.integers(0, 200)),
+)
+@example(b"\n\n", "one", [])
+def test_each_request_is_logged_with_its_response(
+    sent: bytes, prefix: str, cuts: list[int]
+) -> None:
+    """The lines logged are those received and answered, however they arrived."""
+    log, capture = captured()
+    encoded = encode_prefix(prefix)
+    framer = Framer(encoded)
+    places = sorted({0, *(cut for cut in cuts if cut < len(sent)), len(sent)})
+    for start, end in pairwise(places):
+        log_exchanges(log, "[::1]:1", encoded, framer.feed(sent[start:end]))
+    log_exchanges(log, "[::1]:1", encoded, framer.end())
+
+    lines = sent.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    expected = [
+        {"event": event, "line": escape(text), "log_level": "info", "peer": "[::1]:1"}
+        for line in lines
+        for event, text in (("request", line), ("response", encoded + line))
+    ]
+    assert capture.entries == expected
+
+
+async def test_a_storm_of_warnings_is_counted_not_logged(mock_clock: MockClock) -> None:
+    """In a window a burst is logged; the rest is told when it is over."""
+    log, capture = captured()
+    throttle = Throttle(log, burst=3, period=10)
+    for number in range(1000):
+        throttle.warning("storm", number=number)
+    assert [entry["number"] for entry in capture.entries] == [0, 1, 2]
+
+    mock_clock.jump(9.9)
+    throttle.settle()
+    assert len(capture.entries) == 3
+
+    mock_clock.jump(0.2)
+    throttle.settle()
+    told = {"event": "suppressed", "warning": "storm", "count": 997, "log_level": "warning"}
+    assert capture.entries[3:] == [told]
+    throttle.settle()
+    assert len(capture.entries) == 4  # told once
+
+
+async def test_the_next_window_starts_afresh(mock_clock: MockClock) -> None:
+    """What was suppressed is told before the next warning, with no one to call settle."""
+    log, capture = captured()
+    throttle = Throttle(log, burst=1, period=10)
+    for number in range(5):
+        throttle.warning("storm", number=number)
+    mock_clock.jump(10)
+    throttle.warning("storm", number=5)
+    assert [entry["event"] for entry in capture.entries] == ["storm", "suppressed", "storm"]
+    assert capture.entries[1]["count"] == 4
+    assert capture.entries[2]["number"] == 5
+
+
+async def test_one_storm_does_not_hide_another_warning() -> None:
+    """Each event has its own window, and the end of the server tells all."""
+    log, capture = captured()
+    throttle = Throttle(log, burst=1, period=10)
+    for _ in range(3):
+        throttle.warning("storm")
+    throttle.warning("rare")
+    throttle.settle(final=True)
+    events = [(entry["event"], entry.get("count")) for entry in capture.entries]
+    assert events == [("storm", None), ("rare", None), ("suppressed", 2)]
