@@ -43,7 +43,7 @@ and again for the client to take the answer."""
 _LINGER = 1.0
 """Seconds, at the end, for the client to read and close first."""
 
-_TARGET = re.compile(rb"(?:http://[^/?#]*)?(/[^?#]*)")
+_TARGET = re.compile(rb"(?:http://[^/?#]*)?(/[^?#]*)(?:[?][^#]*)?")
 """The path of a request target, in origin form or absolute form (RFC 9112, 3.2)."""
 
 _PAGES = ("/livez", "/readyz", "/metrics")
