@@ -14,6 +14,7 @@ from trio_echo.errors import ConfigError
 from trio_echo.prober import Verdict
 from trio_echo.prober.document import to_json
 from trio_echo.prober.junit import to_junit
+from trio_echo.prober.picture import to_svg
 
 if TYPE_CHECKING:
     from trio_echo.prober import Report
@@ -81,6 +82,8 @@ def publish(report: Report, files: Files) -> int:
         _write("json", Path(files.json), to_json(report))
     if files.junit is not None:
         _write("junit", files.junit, to_junit(report))
+    if files.svg is not None:
+        _write("svg", files.svg, to_svg(report))
     return exit_code(report)
 
 

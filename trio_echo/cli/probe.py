@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 import typer
 
-from trio_echo.cli.output import Files, JSONOption, JUnitOption, publish
+from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, publish
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
 from trio_echo.prober import ProbeConfig, ProbeTLS, Report
@@ -107,6 +107,7 @@ def probe(
     ] = None,
     json: JSONOption = None,
     junit: JUnitOption = None,
+    svg: SVGOption = None,
 ) -> None:
     """Open connections, count who answers, and judge the split.
 
@@ -132,7 +133,7 @@ def probe(
         source_addresses=source_address or (),
         tls=ProbeTLS(ca=tls_ca, server_name=sni, cert=tls_cert, key=tls_key) if wanted else None,
     )
-    files = Files(json, junit, None)
+    files = Files(json, junit, svg)
     raise typer.Exit(publish(trio.run(_measure, config), files))
 
 

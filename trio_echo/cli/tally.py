@@ -57,23 +57,24 @@ async def _say(tally: Tally) -> None:
     due = 0.0
     while True:
         if tally.phase != phase or trio.current_time() >= due:
+            fresh = tally.phase != phase
             phase = tally.phase
             due = trio.current_time() + _SAY
-            print(line(tally), file=sys.stderr, flush=True)
+            print(line(tally, counts=not fresh), file=sys.stderr, flush=True)
         await trio.sleep(_REDRAW)
 
 
-def line(tally: Tally) -> str:
+def line(tally: Tally, *, counts: bool = True) -> str:
     """The tally in one line."""
     target = printable(tally.config.target)
-    if tally.address is not None and tally.address != target:
-        target = f"{tally.address} ({target})"
+    if tally.address not in (None, target):
+        target = f"{tally.address} ({target.rpartition(':')[0]})"
     if tally.phase == "resolving":
         return f"resolving {target}"
     if tally.phase == "waiting":
         return f"waiting for a first echo from {target}"
     total = tally.connections
-    if not total:
+    if not total or not counts:
         return f"probing {target}"
     parts = [f"{name or '(no name)'} {percent(count / total)}" for name, count in _counts(tally)]
     parts += [

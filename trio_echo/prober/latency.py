@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Histogram", "Percentile"]
+__all__ = ["BUCKET_RATIO", "SHORTEST", "Histogram", "Percentile"]
 
-_RATIO = 1.01
+BUCKET_RATIO = 1.01
 """From one bucket to the next: at most half of it, 0.5 %, is lost."""
 
-_SHORTEST = 1e-6
+SHORTEST = 1e-6
 """Seconds in the first bucket; the clock tells less apart."""
 
-_LOG_RATIO = log(_RATIO)
+_LOG_RATIO = log(BUCKET_RATIO)
 
 _DEPTHS = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 
@@ -64,7 +64,7 @@ class Histogram:
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        self.buckets[floor(log(max(seconds, _SHORTEST) / _SHORTEST) / _LOG_RATIO)] += 1
+        self.buckets[floor(log(max(seconds, SHORTEST) / SHORTEST) / _LOG_RATIO)] += 1
 
     def merge(self, other: Histogram) -> None:
         """Count all that another one has."""
@@ -77,7 +77,7 @@ class Histogram:
         for bucket in sorted(self.buckets):
             seen += self.buckets[bucket]
             if seen >= rank:
-                return _SHORTEST * exp((bucket + 0.5) * _LOG_RATIO)
+                return SHORTEST * exp((bucket + 0.5) * _LOG_RATIO)
         return 0.0
 
     def percentiles(self) -> list[Percentile]:

@@ -10,11 +10,27 @@ from trio_echo.prober.split import Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_echo.prober.latency import Histogram
     from trio_echo.prober.report import Report
     from trio_echo.prober.split import Interval
 
-__all__ = ["Remark", "describe", "duration", "findings", "headline", "percent", "reasons", "table"]
+__all__ = [
+    "Remark",
+    "basis",
+    "describe",
+    "duration",
+    "findings",
+    "headline",
+    "latencies",
+    "percent",
+    "reasons",
+    "shares",
+]
+
+_SAYS = {
+    Verdict.PASS: "splits",
+    Verdict.FAIL: "does not split",
+    Verdict.INCONCLUSIVE: "may or may not split",
+}
 
 _LAG_WORTH_SAYING = 0.01
 """Seconds of lag at the 99th percentile below which a rate was kept."""
@@ -36,35 +52,48 @@ class Remark(NamedTuple):
 
 def describe(report: Report) -> str:
     """Everything worth saying about a report, in lines."""
-    lines = [headline(report)]
+    lines = [headline(report), f"  {basis(report)}"]
     lines += [f"  - {remark.text}" for remark in (*reasons(report), *findings(report))]
+    lines += [f"  - {notice}" for notice in report.notices]
     if report.counts.total():
-        lines += ["", *table(report)]
-    lines += [f"note: {notice}" for notice in report.notices]
+        lines += ["", *_columns(shares(report)), "", *_columns(latencies(report))]
     return "\n".join(lines)
 
 
 def headline(report: Report) -> str:
     """The verdict in one line."""
     where = _where(report)
-    spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
     if report.interrupted:
-        return f"INTERRUPTED: {where}, no verdict by then ({spent})"
+        return f"INTERRUPTED: {where}, no verdict by then"
     if report.verdict is Verdict.UNMEASURED:
         return f"COULD NOT MEASURE {where}"
     if not report.expect:
         failed = report.verdict is Verdict.FAIL
-        what = f"FAIL: too many connections to {where} failed" if failed else f"MEASURED: {where}"
-        return f"{what} ({spent}; no split was expected)"
+        return f"FAIL: connections to {where} failed" if failed else f"MEASURED: {where}"
+    says = _SAYS[report.verdict or Verdict.INCONCLUSIVE]
+    shares = ", ".join(
+        f"{_name(name)} {_exact(share)}" for name, share in report.split.shares.items()
+    )
+    return f"{report.verdict}: {where} {says} as expected: {shares}"
+
+
+def basis(report: Report) -> str:
+    """What the verdict rests on, in one line."""
+    spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
+    if len(report.runs) > 1:
+        spent += f", {len(report.runs)} runs"
+    if not report.expect:
+        return f"{spent}; no split was expected, so there is no verdict on it"
+    if report.verdict is Verdict.UNMEASURED:
+        return f"{spent}, which say nothing about the split"
+    margin = f"{100 * report.split.margin:g} points"
     match report.verdict:
         case Verdict.PASS:
-            says = "splits"
-            spent += f"; wrong with a probability of at most {report.split.alpha:g}"
+            off = f"a share off by {margin} or more"
+            return f"{spent}; {off} passes with a chance of {report.split.alpha:g} at most"
         case Verdict.FAIL:
-            says = "does not split"
-        case _:
-            says = "may or may not split"
-    return f"{report.verdict}: {where} {says} {_expectation(report)} ({spent})"
+            return f"{spent}; a right split fails with a chance of {report.split.alpha:g} at most"
+    return f"{spent}; a share may be off by {margin}"
 
 
 def reasons(report: Report) -> Iterator[Remark]:
@@ -116,6 +145,13 @@ def findings(report: Report) -> Iterator[Remark]:
             yield Remark("sticky", None, text)
         else:
             yield Remark("rotation", None, f"{figure}: strict rotation (round robin)?")
+    lag = report.lag.quantile(99)
+    if lag >= _LAG_WORTH_SAYING:
+        text = (
+            f"the rate was not kept: 1 connection in 100 started {duration(lag)} or more late "
+            "(more -c, or a lower --rate)"
+        )
+        yield Remark("lag", None, text)
     if (drift := report.drift) is not None:
         text = (
             f"{_name(drift.name)} went from {percent(drift.before)} in the first half to "
@@ -124,27 +160,37 @@ def findings(report: Report) -> Iterator[Remark]:
         yield Remark("drift", drift.name, text)
 
 
-def table(report: Report) -> list[str]:
-    """Shares and times by backend, as lines of equal columns."""
-    rows = [("backend", "expected", "share", "interval", "answered", "connect", "answer")]
+def shares(report: Report) -> list[tuple[str, ...]]:
+    """A table, head first: the share of each backend beside what was expected."""
+    rows: list[tuple[str, ...]] = [("backend", "expected", "share", "true share", "answered")]
     rows += [
         (
             _name(backend.name),
-            "-" if backend.expected is None else percent(backend.expected),
+            "-" if backend.expected is None else _exact(backend.expected),
             percent(backend.share),
-            _range(backend.interval),
+            span(backend.interval),
             str(backend.connections),
-            _times(backend.timings.connect),
-            _times(backend.timings.answer),
         )
         for backend in report.backends
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+    return rows
+
+
+def latencies(report: Report) -> list[tuple[str, ...]]:
+    """A table, head first: the percentiles of each backend that its sample carries."""
+    measured = [
+        (what, _name(backend.name), histogram.percentiles())
+        for what in ("connect", "answer")
+        for backend in report.backends
+        if (histogram := getattr(backend.timings, what)).count
     ]
+    depths = sorted({depth for _, _, percentiles in measured for depth, _ in percentiles})
+    rows: list[tuple[str, ...]] = [("time to", "backend", *(f"p{depth:g}" for depth in depths))]
+    for what, name, percentiles in measured:
+        found = dict(percentiles)
+        cells = (duration(found[depth]) if depth in found else "-" for depth in depths)
+        rows.append((what, name, *cells))
+    return rows
 
 
 def percent(share: float) -> str:
@@ -166,15 +212,7 @@ def _where(report: Report) -> str:
     target = printable(report.target)
     if report.address in (None, report.target):
         return target
-    return f"{report.address} ({target})"
-
-
-def _expectation(report: Report) -> str:
-    """What was expected, as the sentence goes on."""
-    shares = ", ".join(
-        f"{_name(name)} {100 * share:.4g} %" for name, share in report.split.shares.items()
-    )
-    return f"as expected, {shares}, give or take {100 * report.split.margin:g} points"
+    return f"{report.address} ({target.rpartition(':')[0]})"
 
 
 def _share_words(report: Report, name: str) -> str:
@@ -183,7 +221,7 @@ def _share_words(report: Report, name: str) -> str:
     share = split.counts[name] / report.connections
     return (
         f"{_name(name)} has {percent(share)} of {report.connections} "
-        f"(true share {_range(split.interval(name))}), expected {100 * split.shares[name]:.4g} %"
+        f"(true share {span(split.interval(name))}), expected {_exact(split.shares[name])}"
     )
 
 
@@ -205,6 +243,7 @@ def _swapped(report: Report, first: str, second: str) -> Iterator[Remark]:
 
 
 def _connections(count: int) -> str:
+    """So many connections."""
     return f"{count} connection" + ("" if count == 1 else "s")
 
 
@@ -213,13 +252,24 @@ def _name(name: str) -> str:
     return printable(name) or "(no name)"
 
 
-def _range(interval: Interval) -> str:
+def span(interval: Interval) -> str:
+    """An interval as people read it."""
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
-def _times(histogram: Histogram) -> str:
-    """The percentiles that the sample carries."""
-    return ", ".join(
-        f"p{percentile.percent:g} {duration(percentile.seconds)}"
-        for percentile in histogram.percentiles()[:4]
-    )
+def _exact(share: float) -> str:
+    """An expected share, without decimals that nobody gave."""
+    return f"{100 * share:.4g} %"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """A table as lines of equal columns, words to the left and figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
