@@ -6,13 +6,14 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import LogCapture
 
-from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server.log import Throttle, escape, log_exchanges
+from trio_echo.framing import LineTooLongError, encode_prefix
+from trio_echo.server.log import LoggedFramer, Throttle, escape
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -69,11 +70,11 @@ def test_each_request_is_logged_with_its_response(
     """The lines logged are those received and answered, however they arrived."""
     log, capture = captured()
     encoded = encode_prefix(prefix)
-    framer = Framer(encoded)
+    framer = LoggedFramer(log.bind(peer="[::1]:1"), encoded, 65_536)
     places = sorted({0, *(cut for cut in cuts if cut < len(sent)), len(sent)})
     for start, end in pairwise(places):
-        log_exchanges(log, "[::1]:1", encoded, framer.feed(sent[start:end]))
-    log_exchanges(log, "[::1]:1", encoded, framer.end())
+        framer.feed(sent[start:end])
+    framer.end()
 
     lines = sent.split(b"\n")
     if not lines[-1]:
@@ -84,6 +85,19 @@ def test_each_request_is_logged_with_its_response(
         for event, text in (("request", line), ("response", encoded + line))
     ]
     assert capture.entries == expected
+
+
+def test_the_lines_before_one_that_is_too_long_are_logged() -> None:
+    """What is answered is logged, the error line included, and what is not is not."""
+    log, capture = captured()
+    framer = LoggedFramer(log, encode_prefix("one"), 3)
+    with pytest.raises(LineTooLongError):
+        framer.feed(b"ab\nabcd\n")
+    assert [(entry["event"], entry["line"]) for entry in capture.entries] == [
+        ("request", "ab"),
+        ("response", "one ab"),
+        ("response", "error: line longer than 3 bytes"),
+    ]
 
 
 async def test_a_storm_of_warnings_is_counted_not_logged(mock_clock: MockClock) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LogFormat", "LogLevel", "configure"]
 
 _MESSAGES = {
+    "admin": "admin pages on {address}",
     "listening": "listening on {address}, prefix: {prefix}",
     "request": "{peer} request: {line}",
     "response": "{peer} response: {line}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -37,6 +38,7 @@ class Acceptor:
     def __init__(self, listener: Listener, connections: Connections) -> None:
         self._listener = listener
         self._sock = listener.sock
+        self._kind = (int(self._sock.family), int(self._sock.type), self._sock.proto)
         self._connections = connections
         self._exhausted = False
 
@@ -62,7 +64,7 @@ class Acceptor:
             if self._connections.full:
                 return False
             try:
-                sock, _ = self._sock.accept()
+                descriptor, client = self._sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see below
             except BlockingIOError:
                 self._exhausted = False
                 return True
@@ -72,8 +74,11 @@ class Acceptor:
                 # Else it is a fault of that one connection, which has been
                 # broken while it waited (see accept(2)): on to the next.
             else:
+                # What socket.accept does, less its conversions of family and
+                # type to enums and the class around the C one: 5 us, not 10.
+                sock = socket.SocketType(*self._kind, descriptor)
                 sock.setblocking(False)
-                self._connections.start(sock, self._listener)
+                self._connections.start((sock, self._listener, client))
         await trio.lowlevel.checkpoint()
         return False
 

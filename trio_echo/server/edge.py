@@ -140,7 +140,7 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         "sent",
     )
 
-    def __init__(self, hub: Hub, sock: socket.socket) -> None:
+    def __init__(self, hub: Hub, sock: socket.SocketType) -> None:
         self._hub = hub
         self._sock = sock
         self._chunk_size = 0
@@ -186,7 +186,9 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             while True:
                 state = self._pump()
                 if state == _DRAINED:
-                    state = await self._wait_for_reader()
+                    self._register()
+                    self._reader = trio.lowlevel.current_task()
+                    state = await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
                 if state == _EOF:
                     return
                 if state == _BLOCKED:
@@ -262,13 +264,6 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         task, self._reader = self._reader, None
         trio.lowlevel.reschedule(task, result)
 
-    async def _wait_for_reader(self) -> int:
-        """Park this task as the reader until there is something for a task."""
-        self._register()
-        self._reader = trio.lowlevel.current_task()
-        state: int = await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
-        return state
-
     def _abort_reader(self, _: RaiseCancelT) -> Abort:
         self._reader = None
         return Abort.SUCCEEDED
@@ -299,7 +294,9 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             try:
                 chunk = self._sock.recv(max_bytes or 65_536)
             except BlockingIOError:
-                await self._wait_for_reader()
+                self._register()
+                self._reader = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
             except OSError as error:
                 raise self._translated(error) from error
             else:
@@ -356,6 +353,9 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             self._eof_sent = True
         await trio.lowlevel.checkpoint()
 
+    async def finish(self) -> None:
+        """Do nothing: the end of a TCP connection is its close. No checkpoint."""
+
     def close(self) -> None:
         """Close at once. Tasks that wait on this stream are told so."""
         descriptor = self._sock.fileno()
@@ -364,9 +364,17 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         if self._registered:
             self._hub.forget(descriptor, self)
         self._sock.close()
+        if self._reader is not None or self._writer is not None:
+            self.interrupt(_closed())
+
+    def interrupt(self, error: Exception) -> None:
+        """Raise an exception in the tasks that wait on this stream, if any do.
+
+        A cancel scope for each connection could do it too, at 15 us for each.
+        """
         for task in (self._reader, self._writer):
             if task is not None:
-                trio.lowlevel.reschedule(task, outcome.Error(_closed()))
+                trio.lowlevel.reschedule(task, outcome.Error(error))
         self._reader = self._writer = None
 
     async def aclose(self) -> None:

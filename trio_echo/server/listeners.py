@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trio_echo.server.config import ServerConfig
 
-__all__ = ["Listener", "format_address", "open_listeners"]
+__all__ = ["Listener", "format_address", "open_admin_listeners", "open_listeners"]
 
 _BACKLOG = 0xFFFF  # the kernel takes less where net.core.somaxconn says so
 _TRIES_FOR_ANY_PORT = 16
@@ -60,6 +60,16 @@ def open_listeners(config: ServerConfig) -> list[Listener]:
     wanted = [("ports", port) for port in config.ports]
     if config.tls is not None:
         wanted += [("tls_ports", port) for port in config.tls.ports]
+    return _open(config, wanted)
+
+
+def open_admin_listeners(config: ServerConfig) -> list[Listener]:
+    """Listen on the admin port, if there is one, as `open_listeners` does on the others."""
+    return _open(config, [] if config.admin_port is None else [("admin_port", config.admin_port)])
+
+
+def _open(config: ServerConfig, wanted: Iterable[tuple[str, int]]) -> list[Listener]:
+    """Listen on ports, each given with the field it stands in."""
     with ExitStack() as opened:
         listeners = []
         for field, port in wanted:

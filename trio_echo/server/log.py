@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trio_echo.framing import Framer, LineTooLongError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["Throttle", "escape", "log_exchanges"]
+__all__ = ["LoggedFramer", "Throttle", "escape"]
 
 _ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -43,19 +47,44 @@ def _escape_character(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
-def log_exchanges(log: FilteringBoundLogger, peer: str, prefix: bytes, answers: bytes) -> None:
-    """Log each request and its response, escaped.
+class LoggedFramer(Framer):
+    """A framer that logs each request and its response, escaped.
 
     Args:
-        log: where to.
-        peer: the client's address.
-        prefix: the bytes in front of each answer, from `encode_prefix`.
-        answers: what the framer returned. The requests are in there, so this
-            keeps no state of its own. The LF that ends a line is not shown.
+        log: where to, with the client's address bound as ``peer``.
+        prefix: the bytes before each line, from `encode_prefix`.
+        max_line: the longest line that is answered, in bytes before LF.
     """
-    for response in answers.removesuffix(b"\n").split(b"\n") if answers else ():
-        log.info("request", peer=peer, line=escape(response[len(prefix) :]))
-        log.info("response", peer=peer, line=escape(response))
+
+    __slots__ = ("_log",)
+
+    def __init__(self, log: FilteringBoundLogger, prefix: bytes, max_line: int) -> None:
+        super().__init__(prefix, max_line)
+        self._log = log
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Answer as every framer does, and log."""
+        try:
+            answers = super().feed(chunk)
+        except LineTooLongError as error:
+            *answered, told, _ = error.answer.split(b"\n")
+            self._exchanged(answered)
+            self._log.info("response", line=escape(told))
+            raise
+        self._exchanged(answers.split(b"\n")[:-1])
+        return answers
+
+    def end(self) -> bytes:
+        """Answer the rest as every framer does, and log."""
+        answer = super().end()
+        self._exchanged([answer] if answer else [])
+        return answer
+
+    def _exchanged(self, responses: Iterable[bytes]) -> None:
+        """Log responses, and the requests that are in them."""
+        for response in responses:
+            self._log.info("request", line=escape(response[len(self._prefix) :]))
+            self._log.info("response", line=escape(response))
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,12 +12,14 @@ import trio
 from trio_echo.server.accept import Acceptor
 from trio_echo.server.connections import Connections
 from trio_echo.server.edge import Hub
-from trio_echo.server.listeners import open_listeners
+from trio_echo.server.listeners import open_admin_listeners, open_listeners
 from trio_echo.server.metrics import Metrics
 from trio_echo.server.refuse import refuse_new
+from trio_echo.server.tls import server_context
+from trio_echo.server.transport import Carrier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import ssl
 
     from trio_echo.server.config import ServerConfig
     from trio_echo.server.listeners import Listener
@@ -27,32 +30,40 @@ _log = structlog.get_logger()
 
 
 class Server:
-    """A server that `serve` runs.
+    """A running server, as `serve` hands it out.
 
     Attributes:
-        ports: the real ports, in the order of the configuration, plain ones first.
+        ports: the real ports, plain ones and then those of TLS, in the order of
+            the configuration.
+        admin_port: the real admin port; None if there is none.
         metrics: what it has counted so far.
-        ready: whether it accepts new clients.
+        ready: whether it takes new clients.
     """
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, config: ServerConfig, listeners: list[Listener], admin_listeners: list[Listener]
+    ) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._admin_listeners = admin_listeners
         self.ports = tuple(dict.fromkeys(listener.port for listener in listeners))
+        self.admin_port = admin_listeners[0].port if admin_listeners else None
         self.metrics = Metrics()
         self.ready = True
         self._draining = trio.Event()
-        self._whole = trio.CancelScope()
+        self._serving = trio.CancelScope()
         for listener in listeners:
             self.metrics.listening(listener.port, listener.tls)
 
     @property
     def cut_connections(self) -> int:
-        """How many connections were cut, clients amid a conversation."""
+        """How many connections were cut whose clients were not done."""
         return self.metrics.ended["cut"]
 
     def drain(self) -> None:
-        """Accept no new clients, serve the present ones to their end, then stop.
+        """Take no new clients, serve the present ones to their end, then stop.
 
-        At the configuration's drain timeout the rest is cut.
+        At the drain timeout of the configuration, the rest is cut.
         """
         self.ready = False
         self._draining.set()
@@ -60,7 +71,68 @@ class Server:
     def cut(self) -> None:
         """Stop at once, whoever is still being served."""
         self.drain()
-        self._whole.cancel()
+        self._serving.cancel()
+
+    async def run(
+        self, context: ssl.SSLContext | None, *, task_status: trio.TaskStatus[Server]
+    ) -> None:
+        """Serve until `drain` and the end that follows it, or until cancelled.
+
+        The nurseries, from the outside in: services, which live as long as any
+        connection does; handlers, a task for each connection; and accepting,
+        which ends alone while the handlers finish.
+        """
+        async with trio.open_nursery() as services:
+            hub = Hub() if hasattr(select, "epoll") else None
+            if hub is not None:
+                services.start_soon(hub.run)
+            if self._admin_listeners:
+                services.start_soon(self._serve_admin)
+            with self._serving:
+                async with trio.open_nursery() as handlers:
+                    carrier = Carrier(hub, context)
+                    connections = Connections(self._config, self.metrics, handlers, carrier)
+                    services.start_soon(connections.sweep)
+                    acceptors = [Acceptor(each, connections) for each in self._listeners]
+                    async with trio.open_nursery() as accepting:
+                        for acceptor in acceptors:
+                            accepting.start_soon(acceptor.run)
+                        self._announce()
+                        task_status.started(self)
+                        await self._draining.wait()
+                        _log.info("draining", connections=self.metrics.open)
+                        for listener in self._listeners:
+                            refuse_new(listener.sock)
+                        accepting.cancel_scope.cancel()
+                    handlers.cancel_scope.deadline = (
+                        trio.current_time() + self._config.drain_timeout
+                    )
+                    for acceptor in acceptors:
+                        handlers.start_soon(acceptor.finish)
+                    services.start_soon(connections.drain)
+            connections.settle()
+            services.cancel_scope.cancel()
+
+    def _announce(self) -> None:
+        """Say where the server listens, in words that people and scripts wait for."""
+        for listener in self._listeners:
+            tls = {"tls": True} if listener.tls else {}
+            _log.info("listening", address=str(listener), prefix=self._config.prefix, **tls)
+        for listener in self._admin_listeners:
+            _log.info("admin", address=str(listener))
+
+    async def _serve_admin(self) -> None:
+        """Serve the admin pages, to the end of the drain."""
+        # Here, since h11 and prometheus_client take a quarter of a second to
+        # import, and most servers have no admin port.
+        from trio_echo.server.admin import Admin  # noqa: PLC0415 - see above
+
+        admin = Admin(self.metrics, self._config.prefix, lambda: self.ready)
+        listeners = [
+            trio.SocketListener(trio.socket.from_stdlib_socket(listener.sock))
+            for listener in self._admin_listeners
+        ]
+        await trio.serve_listeners(admin.handle, listeners)
 
 
 async def serve(
@@ -78,36 +150,14 @@ async def serve(
     A cancellation cuts every connection.
 
     Raises:
-        ConfigError: a port cannot be listened on, or another setting cannot work here.
+        ConfigError: a port cannot be listened on, or a TLS file not be used.
     """
-    listeners = open_listeners(config)
-    server = Server(listeners)
-    hub = Hub() if hasattr(select, "epoll") else None
-    try:
-        async with trio.open_nursery() as services:
-            if hub is not None:
-                services.start_soon(hub.run)
-            with server._whole:  # noqa: SLF001 - handle and service are one mechanism
-                async with trio.open_nursery() as handlers:
-                    connections = Connections(config, server.metrics, handlers, hub)
-                    services.start_soon(connections.sweep)
-                    acceptors = [Acceptor(listener, connections) for listener in listeners]
-                    async with trio.open_nursery() as accepting:
-                        for acceptor in acceptors:
-                            accepting.start_soon(acceptor.run)
-                        for listener in listeners:
-                            _log.info(f"listening on {listener}, prefix: {config.prefix}")
-                        task_status.started(server)
-                        await server._draining.wait()  # noqa: SLF001 - the same
-                        for listener in listeners:
-                            refuse_new(listener.sock)
-                        accepting.cancel_scope.cancel()
-                    handlers.cancel_scope.deadline = trio.current_time() + config.drain_timeout
-                    async with trio.open_nursery() as finishing:
-                        for acceptor in acceptors:
-                            finishing.start_soon(acceptor.finish)
-                    await connections.drain()
-            services.cancel_scope.cancel()
-    finally:
+    context = None if config.tls is None else server_context(config.tls)
+    with ExitStack() as sockets:
+        listeners = open_listeners(config)
         for listener in listeners:
-            listener.sock.close()
+            sockets.enter_context(listener.sock)
+        admin_listeners = open_admin_listeners(config)
+        for listener in admin_listeners:
+            sockets.enter_context(listener.sock)
+        await Server(config, listeners, admin_listeners).run(context, task_status=task_status)

@@ -130,7 +130,8 @@ def _words(error: ssl.SSLError) -> str:
 class TLSStream(trio.abc.HalfCloseableStream):
     """The server's side of one TLS connection, over any stream.
 
-    For one task at a time, but for `aclose`. Call `handshake` first.
+    For one task at a time, but for `aclose`. The first `receive_some` does the
+    `handshake`, and raises what that raises.
 
     The client's ``close_notify`` and a bare end of file are both its end of
     file: an echo has nothing to lose by a cut that TLS could tell from an end.
@@ -146,6 +147,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._agreed = False
         self._ended = False
 
     async def handshake(self) -> None:
@@ -160,6 +162,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 if await self._step(self._tls.do_handshake) is _EOF:
                     raise HandshakeError("the client left")
                 await self._flush()
+                self._agreed = True
         except trio.TooSlowError:
             raise HandshakeError(f"no handshake within {HANDSHAKE_TIMEOUT:g} s") from None
         except trio.BrokenResourceError as error:
@@ -179,6 +182,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the connection broke, or its TLS did.
         """
         await trio.lowlevel.checkpoint()
+        if not self._agreed:
+            await self.handshake()
         if self._ended:
             while await self._transport.receive_some(_CHUNK):
                 pass

@@ -1,21 +1,31 @@
 """What the handler sees of a connection, whatever carries it.
 
-There are two kinds, and `trio_echo.server.accept` chooses between them in one
-place: `EdgeStream` for a plain socket where there is epoll, and
-`StreamTransport`, one generic loop, for everything else: TLS, platforms
-without epoll, memory streams in tests.
+There are two kinds, and a `Carrier` chooses between them: `EdgeStream` for a
+plain socket where there is epoll, and `StreamTransport`, one generic loop, for
+everything else: TLS, platforms without epoll, memory streams in tests.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from trio_echo.server.edge import EdgeStream
+from trio_echo.server.tls import TLSStream
 
-__all__ = ["StreamTransport", "Transport"]
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    from trio_echo.server.edge import Hub
+
+__all__ = ["Carrier", "StreamTransport", "Transport"]
+
+_GOODBYE: Final = 2.0
+"""Seconds that a goodbye may take."""
 
 _SLICE: Final = 16 * 1024
 """Bytes sent at once, so that a client that reads slowly is seen to move."""
@@ -48,11 +58,43 @@ class Transport(Protocol):
     async def send_eof(self) -> None:
         """Tell the client that nothing more comes, where the stream can."""
 
-    async def aclose(self) -> None:
-        """Close as the stream's protocol asks for."""
+    async def finish(self) -> None:
+        """Say goodbye to a client that has ended, where the protocol has words for it."""
+
+    def interrupt(self, error: Exception, /) -> None:
+        """Raise an exception in the task that waits on this stream, if one does."""
 
     def close(self) -> None:
         """Close at once, without a checkpoint."""
+
+
+class Carrier:
+    """Makes a transport of an accepted socket.
+
+    Args:
+        hub: carries plain connections; None where there is no epoll.
+        context: for connections that speak TLS; None if none do.
+    """
+
+    def __init__(self, hub: Hub | None, context: ssl.SSLContext | None) -> None:
+        self._hub = hub
+        self._context = context
+
+    def carry(self, sock: socket.SocketType, *, tls: bool) -> Transport:
+        """Choose what carries a connection. The transport owns the socket from now on."""
+        stream: EdgeStream | trio.SocketStream
+        if self._hub is not None:
+            stream = EdgeStream(self._hub, sock)
+            if not tls:
+                return stream
+            close = stream.close
+        else:
+            wrapped = trio.socket.socket(fileno=sock.detach())
+            stream = trio.SocketStream(wrapped)
+            close = wrapped.close
+        if self._context is None or not tls:
+            return StreamTransport(stream, close)
+        return StreamTransport(TLSStream(stream, self._context), close)
 
 
 class StreamTransport:
@@ -68,9 +110,11 @@ class StreamTransport:
         blocked: whether an answer is being sent.
     """
 
-    def __init__(self, stream: trio.abc.Stream, close: Callable[[], object]) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, close: Callable[[], None]) -> None:
         self._stream = stream
         self._close = close
+        self._scope: trio.CancelScope | None = None
+        self._interruption: Exception | None = None
         self.received = 0
         self.sent = 0
         self.blocked = False
@@ -79,7 +123,7 @@ class StreamTransport:
         """Put every chunk that arrives through `feed`, and send what it returns.
 
         The contract is that of `EdgeStream.relay`, but for one point: when
-        cancelled from the start it may leave what has arrived unread.
+        cancelled from the start, it leaves what has arrived unread.
         """
         while chunk := await self.receive_some(chunk_size):
             if answer := feed(chunk):
@@ -87,28 +131,46 @@ class StreamTransport:
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, or none at the end of file."""
-        chunk = bytes(await self._stream.receive_some(max_bytes))
-        self.received += len(chunk)
-        return chunk
+        with self._interruptible():
+            chunk = bytes(await self._stream.receive_some(max_bytes))
+            self.received += len(chunk)
+            return chunk
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data`; after a cancellation, a part of it may be sent."""
         self.blocked = True
-        for start in range(0, len(data), _SLICE):
-            part = data[start : start + _SLICE]
-            await self._stream.send_all(part)
-            self.sent += len(part)
+        with self._interruptible():
+            for start in range(0, len(data), _SLICE):
+                part = data[start : start + _SLICE]
+                await self._stream.send_all(part)
+                self.sent += len(part)
         self.blocked = False
 
     async def send_eof(self) -> None:
-        """Tell the client that nothing more comes; TLS says so when it closes."""
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+        """Tell the client that nothing more comes."""
+        await self._stream.send_eof()
+
+    async def finish(self) -> None:
+        """Say goodbye to a client that has ended: TLS has words for it."""
+        with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
             await self._stream.send_eof()
 
-    async def aclose(self) -> None:
-        """Close as the stream's protocol asks for: TLS says goodbye."""
-        await self._stream.aclose()
+    def interrupt(self, error: Exception) -> None:
+        """Raise an exception in the task that waits on this stream, if one does."""
+        if self._scope is not None:
+            self._interruption = error
+            self._scope.cancel()
 
     def close(self) -> None:
         """Close at once, without a checkpoint."""
         self._close()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Raise what `interrupt` was given out of the block, if it was called meanwhile."""
+        with trio.CancelScope() as self._scope:
+            yield
+        self._scope = None
+        if self._interruption is not None:
+            error, self._interruption = self._interruption, None
+            raise error
