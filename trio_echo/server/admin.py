@@ -96,8 +96,8 @@ class Admin:
         """Answer requests one after another, and end the conversation politely."""
         try:
             while (request := await client.next_request()) is not None:
-                if client in self._clients:  # the last one heard of goes last
-                    self._clients[client] = self._clients.pop(client)
+                self._clients.pop(client, None)  # the last one heard of goes last
+                self._clients[client] = None
                 await client.respond(*self._answer(request), head=request.method == b"HEAD")
                 if not client.start_next():
                     break
