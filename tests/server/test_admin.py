@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -379,3 +380,36 @@ async def test_a_fault_of_ours_ends_one_connection_and_is_logged() -> None:
         ("the admin page failed", "error")
     ]
     assert await ours.receive_some() == b""
+
+
+async def test_a_lack_of_descriptors_is_waited_out(autojump_clock: MockClock) -> None:
+    """It is told once, not at every try, and the next client is served."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    lacking = [OSError(errno.EMFILE, "too many")] * 20
+
+    class Listener(trio.abc.Listener[trio.abc.Stream]):
+        """A listener without descriptors, for a while."""
+
+        async def accept(self) -> trio.abc.Stream:
+            await trio.lowlevel.checkpoint()
+            if lacking:
+                raise lacking.pop()
+            if not served.is_set():
+                served.set()
+                return theirs
+            return await trio.sleep_forever()
+
+        async def aclose(self) -> None:
+            raise NotImplementedError
+
+    served = trio.Event()
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Admin(Metrics(), "one", lambda: True).serve, [Listener()])
+            response, _ = await Client(ours).ask("/livez")
+            assert response.status_code == 200
+            assert 1 < autojump_clock.current_time() < 4
+            nursery.cancel_scope.cancel()
+    assert [(entry["event"], entry["error"]) for entry in logs] == [
+        ("cannot accept on the admin port for now", "Too many open files")
+    ]

@@ -108,19 +108,21 @@ async def test_any_prefix_is_told() -> None:
 
 async def test_a_draining_server_is_not_ready_and_still_answers() -> None:
     """Readiness and the echo are two things: 503 there, every answer here."""
-    async with running() as server:
-        async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client:
-            await exchange(client, b"before\n", b"one before\n")
-            await client.send_all(b"amid a ")  # a drain waits for the rest of a line
-            await trio.testing.wait_all_tasks_blocked()
-            server.drain()
-            assert (await get(server, "/readyz"))[:2] == (503, b"draining\n")
-            assert (await get(server, "/livez"))[:2] == (200, b"alive\n")
-            await exchange(client, b"line\n", b"one amid a line\n")
-            await exchange(client, b"another\n", b"one another\n")
-            samples = await scrape(server, TEXT)
-            assert samples["trio_echo_lines_total"] == 3
-            assert await client.receive_some() == b""
+    async with (
+        running() as server,
+        await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client,
+    ):
+        await exchange(client, b"before\n", b"one before\n")
+        await client.send_all(b"amid a ")  # a drain waits for the rest of a line
+        await trio.testing.wait_all_tasks_blocked()
+        server.drain()
+        assert (await get(server, "/readyz"))[:2] == (503, b"draining\n")
+        assert (await get(server, "/livez"))[:2] == (200, b"alive\n")
+        await exchange(client, b"line\n", b"one amid a line\n")
+        await exchange(client, b"another\n", b"one another\n")
+        samples = await scrape(server, TEXT)
+        assert samples["trio_echo_lines_total"] == 3
+        assert await client.receive_some() == b""
 
 
 async def test_garbage_on_the_admin_port_harms_nobody() -> None:

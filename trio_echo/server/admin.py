@@ -5,6 +5,7 @@ Imported only by a server that has an admin port.
 
 from __future__ import annotations
 
+import os
 import re
 from email.utils import formatdate
 from http import HTTPStatus
@@ -15,9 +16,10 @@ import structlog
 import trio
 
 from trio_echo.server.exposition import Exposition
+from trio_echo.server.log import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from trio_echo.server.metrics import Metrics
 
@@ -39,6 +41,9 @@ usual longest scrape interval, a minute, so that scrapers reuse theirs."""
 _REQUEST_TIMEOUT = 5.0
 """Seconds from a request's first byte to its last, however slowly it trickles,
 and again for the client to take the answer."""
+
+_BACK_OFF = 0.1
+"""Seconds to wait when the system has no descriptor for one more connection."""
 
 _LINGER = 1.0
 """Seconds, at the end, for the client to read and close first."""
@@ -63,6 +68,30 @@ class Admin:
         self._ready = ready
         # The one quiet for longest is first.
         self._clients: dict[_Client, None] = {}
+
+    async def serve(self, listeners: Iterable[trio.abc.Listener[trio.abc.Stream]]) -> None:
+        """Serve the clients of these listeners until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener, nursery)
+
+    async def _accept(
+        self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery
+    ) -> None:
+        """Accept clients until cancelled, also through a lack of descriptors.
+
+        `trio.serve_listeners` does too, but reports each try, ten a second.
+        """
+        throttle = Throttle(_log, burst=1)
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                throttle.warning("cannot accept on the admin port for now", error=reason)
+                await trio.sleep(_BACK_OFF)
+            else:
+                nursery.start_soon(self.handle, stream)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Answer one client's requests until it is done, then close the stream.

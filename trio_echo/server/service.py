@@ -132,7 +132,7 @@ class Server:
             trio.SocketListener(trio.socket.from_stdlib_socket(listener.sock))
             for listener in self._admin_listeners
         ]
-        await trio.serve_listeners(admin.handle, listeners)
+        await admin.serve(listeners)
 
 
 async def serve(
