@@ -44,6 +44,7 @@ def to_json(report: Report) -> str:
         "verdict": report.verdict,
         "interrupted": report.interrupted,
         "headline": words.headline(report),
+        "basis": words.basis(report),
         "reasons": _remarks(words.reasons(report)),
         "findings": _remarks(words.findings(report)),
         "notices": report.notices,

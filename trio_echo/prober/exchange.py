@@ -44,6 +44,10 @@ class Exchanger:
         host, _ = split_target(config.target)
         self._context = None if config.tls is None else tls_context(config.tls)
         self._server_name = (config.tls and config.tls.server_name) or host
+        # In TLS 1.3 the handshake is over before the server looks for the client's
+        # certificate, and a server that misses it may just close.
+        wanting = config.tls is not None and config.tls.cert is None
+        self._silent_end = "no client certificate was shown: does it want one?" if wanting else ""
         self._sources = tuple(config.source_addresses) or (None,)
 
     async def exchange(self, address: Address, index: int, intended: float) -> Result:
@@ -141,12 +145,12 @@ class Exchanger:
         if self._config.half_close and number == self._config.lines - 1:
             wire.shutdown()
         answer = await wire.receive()
-        while not answer.endswith(b"\n"):
+        while b"\n" not in answer:
             chunk = await wire.receive() if answer else b""
             if not chunk:
                 if answer:
                     raise FailureError(Outcome.EOF_MID_LINE, f"after {_shown(answer)}")
-                raise FailureError(Outcome.EOF_BEFORE_ANSWER, "")
+                raise FailureError(Outcome.EOF_BEFORE_ANSWER, self._silent_end)
             answer += chunk
             if len(answer) > _LONGEST_NAME + len(line):
                 break

@@ -114,8 +114,8 @@ class Tally:
         return self._cancel
 
     def stop(self) -> None:
-        """End the probe now; it returns what it has, marked as interrupted."""
-        self.stopped = True
+        """End the probe now; it is marked as interrupted unless its verdict was there."""
+        self.stopped = self.verdict is None
         self._cancel.cancel()
 
     def take(self, index: int, result: Result) -> bool:

@@ -67,9 +67,10 @@ def headline(report: Report) -> str:
         return f"INTERRUPTED: {where}, no verdict by then"
     if report.verdict is Verdict.UNMEASURED:
         return f"COULD NOT MEASURE {where}"
+    if report.verdict is Verdict.FAIL and not _split_failed(report):
+        return f"FAIL: connections to {where} failed"
     if not report.expect:
-        failed = report.verdict is Verdict.FAIL
-        return f"FAIL: connections to {where} failed" if failed else f"MEASURED: {where}"
+        return f"MEASURED: {where}"
     says = _SAYS[report.verdict or Verdict.INCONCLUSIVE]
     shares = ", ".join(
         f"{_name(name)} {_exact(share)}" for name, share in report.split.shares.items()
@@ -80,19 +81,21 @@ def headline(report: Report) -> str:
 def basis(report: Report) -> str:
     """What the verdict rests on, in one line."""
     spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
+    margin = f"{100 * report.split.margin:g} points"
+    alpha = f"with a chance of {report.split.alpha:g} at most"
     if len(report.runs) > 1:
         spent += f", {len(report.runs)} runs"
+    if report.verdict is Verdict.UNMEASURED:
+        return f"{spent}; what came of them says nothing about the split"
+    if report.verdict is Verdict.FAIL and not _split_failed(report):
+        return f"{spent}; {report.error_limit} may fail, and {report.errors} did"
     if not report.expect:
         return f"{spent}; no split was expected, so there is no verdict on it"
-    if report.verdict is Verdict.UNMEASURED:
-        return f"{spent}, which say nothing about the split"
-    margin = f"{100 * report.split.margin:g} points"
     match report.verdict:
         case Verdict.PASS:
-            off = f"a share off by {margin} or more"
-            return f"{spent}; {off} passes with a chance of {report.split.alpha:g} at most"
+            return f"{spent}; a share off by {margin} or more passes {alpha}"
         case Verdict.FAIL:
-            return f"{spent}; a right split fails with a chance of {report.split.alpha:g} at most"
+            return f"{spent}; a right split fails {alpha}"
     return f"{spent}; a share may be off by {margin}"
 
 
@@ -100,20 +103,20 @@ def reasons(report: Report) -> Iterator[Remark]:
     """Why the verdict is what it is."""
     split = report.split
     total = report.connections
-    if report.verdict is Verdict.FAIL:
+    if report.verdict is Verdict.FAIL and split.shares:
         for name in split.unexpected():
             why = "has weight 0" if name in split.shares else "was not expected at all"
             text = f"{_name(name)} answered {split.counts[name]} of {total}, but {why}"
             yield Remark("unexpected", name, text)
         if split.mixed:
             text = (
-                f"{_connections(split.mixed)} were answered by more than one backend: "
+                f"more than one backend answered {_connections(split.mixed)}: "
                 "something balances by request, not by connection"
             )
             yield Remark("mixed", None, text)
         for name in split.off():
             yield Remark("share", name, _share_words(report, name))
-    if report.verdict is Verdict.INCONCLUSIVE:
+    if report.verdict is Verdict.INCONCLUSIVE and split.verdict() is Verdict.INCONCLUSIVE:
         for name in split.shares:
             yield Remark("undecided", name, _share_words(report, name))
         text = "more --connections or a wider --margin would decide it"
@@ -213,6 +216,12 @@ def _where(report: Report) -> str:
     if report.address in (None, report.target):
         return target
     return f"{report.address} ({target.rpartition(':')[0]})"
+
+
+def _split_failed(report: Report) -> bool:
+    """Whether the answers themselves speak against the split, not only failures."""
+    split = report.split
+    return bool(split.mixed or split.off() or (split.shares and split.unexpected()))
 
 
 def _share_words(report: Report, name: str) -> str:
