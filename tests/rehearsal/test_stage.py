@@ -1,0 +1,233 @@
+"""The stage: a real Envoy, real backends, and nothing left of them afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from trio_echo.rehearsal import RehearsalError, Stage, built_in, envoy, find_envoy, open_stage
+from trio_echo.rehearsal import stage as stage_module
+from trio_echo.server import ServerConfig, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio_echo.rehearsal import Route
+    from trio_echo.server import Server
+
+PORT = "built-in"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary files of a test go where it can see what is left of them."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@asynccontextmanager
+async def staged(route: Route) -> AsyncIterator[Stage]:
+    """A stage; when it is down, no process and no file of it is there."""
+    folder = Path(tempfile.gettempdir())
+    pid = 0
+    try:
+        async with open_stage(route, find_envoy()) as stage:
+            pid = stage.envoy.pid
+            yield stage
+    finally:
+        assert not remains(folder)
+        if pid:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+def remains(folder: Path) -> list[Path]:
+    """What is left in a folder for temporary files."""
+    return list(folder.glob("trio-echo-*"))
+
+
+async def ask(port: int) -> bytes:
+    """The answer to one line on one connection."""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        return await exchange(stream)
+
+
+async def exchange(stream: trio.SocketStream) -> bytes:
+    """The answer to one line."""
+    await stream.send_all(b"x\n")
+    return bytes(await stream.receive_some())
+
+
+async def test_route_is_up_and_gone() -> None:
+    """Answers come from the backends of the route, and are counted on the way."""
+    async with staged(built_in({"one": 1, "two": 1})) as stage:
+        port = stage.ports[PORT]
+        answers = [await ask(port) for _ in range(50)]
+        assert set(answers) == {b"one x\n", b"two x\n"}
+        counts = {name: answers.count(f"{name} x\n".encode()) for name in ("one", "two")}
+        assert stage.accepted() == counts
+        assert await stage.dialled() == counts
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_change_moves_new_connections_only() -> None:
+    """Open connections stay with their backend, whatever the route becomes."""
+    async with staged(built_in({"one": 1, "two": 0})) as stage:
+        port = stage.ports[PORT]
+        async with await trio.open_tcp_stream("127.0.0.1", port) as kept:
+            assert await exchange(kept) == b"one x\n"
+            for weights, name in (
+                ({"one": 0, "two": 1}, b"two"),
+                ({"three": 1}, b"three"),
+                ({"one": 3, "three": 0}, b"one"),
+            ):
+                await stage.change(built_in(weights))
+                assert stage.ports[PORT] == port
+                assert {await ask(port) for _ in range(10)} == {name + b" x\n"}
+                assert await exchange(kept) == b"one x\n"
+
+
+async def test_nothing_is_refused_while_the_route_changes() -> None:
+    """Connections that come all the time meet no moment without a route."""
+    async with staged(built_in({"one": 1, "two": 0})) as stage:
+        answers: list[bytes] = []
+        over = trio.Event()
+
+        async def keep_asking() -> None:
+            while not over.is_set():
+                answers.append(await ask(stage.ports[PORT]))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(keep_asking)
+            for turn in range(10):
+                await stage.change(built_in({"one": turn % 2, "two": 1 - turn % 2}))
+            over.set()
+        assert set(answers) == {b"one x\n", b"two x\n"}
+
+
+async def test_refused_change_leaves_the_last_good_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Envoy does not take is an error, and the former route stays up."""
+    async with staged(built_in({"one": 1})) as stage:
+        good = envoy.listeners
+        monkeypatch.setattr(
+            envoy,
+            "listeners",
+            lambda *given: [each | {"filter_chains": []} for each in good(*given)],
+        )
+        with pytest.raises(RehearsalError, match="refuses the route"):
+            await stage.change(built_in({"two": 1}))
+        assert await ask(stage.ports[PORT]) == b"one x\n"
+        monkeypatch.undo()
+        await stage.change(built_in({"two": 1}))
+        assert await ask(stage.ports[PORT]) == b"two x\n"
+
+
+async def test_port_in_use_is_left_to_its_owner() -> None:
+    """Where the route's port is taken, Envoy listens on another."""
+    with socket.socket() as owner:
+        owner.bind(("127.0.0.1", 0))
+        owner.listen()
+        route = built_in({"one": 1}, port=owner.getsockname()[1])
+        async with staged(route) as stage:
+            assert stage.ports[PORT] != owner.getsockname()[1]
+            assert await ask(stage.ports[PORT]) == b"one x\n"
+
+
+async def test_port_taken_at_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that was free when looked at and is not when Envoy binds it."""
+    monkeypatch.setattr(stage_module, "_is_free", lambda _: True)
+    with socket.socket() as owner:
+        owner.bind(("127.0.0.1", 0))
+        owner.listen()
+        async with staged(built_in({"one": 1}, port=owner.getsockname()[1])) as stage:
+            assert stage.ports[PORT] != owner.getsockname()[1]
+            assert await ask(stage.ports[PORT]) == b"one x\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
+async def test_crash_of_envoy_ends_the_stage(number: signal.Signals) -> None:
+    """An Envoy that ends by itself is an error that says how."""
+
+    async def crash() -> None:
+        async with staged(built_in({"one": 1})) as stage:
+            os.kill(stage.envoy.pid, number)
+            await trio.sleep_forever()
+
+    with pytest.raises(RehearsalError, match=r"Envoy ended by itself \((SIG|exit code 0)"):
+        await crash()
+
+
+async def test_crash_of_a_backend_ends_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that fails is an error with its name."""
+
+    async def fragile(
+        config: ServerConfig, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve, config)
+            task_status.started(server)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            raise OSError(5, "the disk is on fire")
+
+    monkeypatch.setattr(stage_module, "serve", fragile)
+    with pytest.raises(RehearsalError, match=r"backend one failed: .*the disk is on fire"):
+        async with staged(built_in({"one": 1})):
+            await trio.sleep_forever()
+
+
+async def test_backend_that_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that just returns is an error too."""
+
+    async def short(
+        config: ServerConfig, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve, config)
+            task_status.started(server)
+            server.cut()
+
+    monkeypatch.setattr(stage_module, "serve", short)
+    with pytest.raises(RehearsalError, match="backend one ended by itself"):
+        async with staged(built_in({"one": 1})):
+            await trio.sleep_forever()
+
+
+async def test_envoy_that_does_not_start_is_told(tmp_path: Path) -> None:
+    """An Envoy that fails at once is an error with its last words."""
+    broken = tmp_path / "envoy"
+    broken.write_text("#!/bin/sh\necho no such instruction >&2\nexit 3\n")
+    broken.chmod(0o755)
+    with pytest.raises(RehearsalError, match=r"(?s)exit code 3.*no such instruction"):
+        async with open_stage(built_in({"one": 1}), str(broken)):
+            pytest.fail("there is no Envoy")
+    with pytest.raises(RehearsalError, match=r"Envoy does not start: .*No such file"):
+        async with open_stage(built_in({"one": 1}), str(tmp_path / "missing")):
+            pytest.fail("there is no Envoy")
+    assert not remains(tmp_path)
+
+
+async def test_error_in_the_block_is_left_as_it_is() -> None:
+    """What the user of a stage raises comes out, and the stage is gone."""
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with staged(built_in({"one": 1})):
+            raise LookupError("mine")
+    assert caught.group_contains(LookupError, match="mine")
+
+
+async def test_cancelled_stage_leaves_nothing() -> None:
+    """A cancellation is an ending like any other."""
+    with trio.move_on_after(30) as scope:
+        async with staged(built_in({"one": 1})):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught

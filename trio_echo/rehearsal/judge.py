@@ -1,0 +1,220 @@
+"""One probe of one part of the route, and the check that everybody counted the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from trio_echo.prober import ProbeTLS, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from trio_echo.prober import ProbeConfig, Report, Tally
+    from trio_echo.rehearsal.route import Chain, Listener, Route
+    from trio_echo.rehearsal.stage import Stage
+
+__all__ = ["Course", "CrossCheck", "Row", "courses", "judge"]
+
+_SETTLE = 2.0
+_POLL = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What one probe takes: a listener, and a server name where that decides.
+
+    Attributes:
+        listener: where the probe connects.
+        chain: how its connections are routed there.
+        server_name: what it asks for in TLS; None for no TLS.
+    """
+
+    listener: Listener
+    chain: Chain
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Connections to backends that can only be counted together.
+
+    Attributes:
+        names: the prefixes that the backends answer with.
+        client: connections that got an answer with such a prefix.
+        backends: connections that these backends accepted.
+        envoy: connections that Envoy made to them, ``upstream_cx_total``
+            without those that failed to connect.
+    """
+
+    names: tuple[str, ...]
+    client: int
+    backends: int
+    envoy: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrossCheck:
+    """Three counts of the same connections.
+
+    Attributes:
+        rows: for all backends, each once.
+        unanswered: connections of the client's that got no answer, or whose
+            answer it did not wait for. They may have reached a backend or not.
+    """
+
+    rows: tuple[Row, ...]
+    unanswered: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the counts fit together."""
+        extra = [row.backends - row.client for row in self.rows]
+        return (
+            all(row.backends == row.envoy for row in self.rows)
+            and min(extra, default=0) >= 0
+            and sum(extra) <= self.unanswered
+        )
+
+    def __str__(self) -> str:
+        """One line: client, backends and Envoy, for each backend."""
+        counts = "; ".join(
+            f"{' + '.join(row.names)}: client {row.client}, backend {row.backends},"
+            f" Envoy {row.envoy}"
+            for row in self.rows
+        )
+        unanswered = f"; unanswered: {self.unanswered}" if self.unanswered else ""
+        verdict = "agree" if self.agrees else "DISAGREE"
+        return f"cross-check: the counts {verdict} ({counts}{unanswered})"
+
+
+class Configure(Protocol):
+    """Makes the configuration of one probe."""
+
+    def __call__(
+        self, *, target: str, expect: Mapping[str, float], tls: ProbeTLS | None
+    ) -> ProbeConfig:
+        """The configuration for a target."""
+
+
+def courses(route: Route) -> list[Course]:
+    """All that is to be probed: every chain of every listener."""
+    return [
+        Course(listener=listener, chain=chain, server_name=_server_name(route, chain))
+        for listener in route.listeners
+        for chain in listener.chains
+    ]
+
+
+async def judge(
+    stage: Stage,
+    course: Course,
+    configure: Configure,
+    *,
+    expect: Mapping[str, float] | None = None,
+    watch: Callable[[Tally], object] | None = None,
+) -> tuple[Report, CrossCheck]:
+    """Probe one course and check the counts.
+
+    Args:
+        stage: what is up.
+        course: one of the `courses` of its route.
+        configure: makes the probe's configuration.
+        expect: the expected weights by prefix; None for what the route says.
+        watch: as for `trio_echo.probe`.
+
+    Raises:
+        RehearsalError: Envoy does not tell its counts.
+    """
+    tls = None
+    if course.server_name is not None:
+        authority = stage.authority.path if stage.authority else None
+        tls = ProbeTLS(ca=authority, server_name=course.server_name)
+    config = configure(
+        target=f"127.0.0.1:{stage.ports[course.listener.name]}",
+        expect=stage.route.shares(course.chain) if expect is None else expect,
+        tls=tls,
+    )
+    accepted, dialled = stage.accepted(), await stage.dialled()
+    report = await probe(config, watch=watch)
+    return report, await _settled(stage, report, accepted, dialled)
+
+
+async def _settled(
+    stage: Stage, report: Report, accepted: Mapping[str, int], dialled: Mapping[str, int]
+) -> CrossCheck:
+    """Compare the counts once nothing is on its way any more.
+
+    What the client gave up may still be in a backlog: wait a moment for it.
+    """
+    deadline = trio.current_time() + _SETTLE
+    while True:
+        check = compare(
+            stage.route,
+            report,
+            Counter(stage.accepted()) - Counter(accepted),
+            Counter(await stage.dialled()) - Counter(dialled),
+        )
+        if check.agrees or trio.current_time() > deadline:
+            return check
+        await trio.sleep(_POLL)
+
+
+def compare(
+    route: Route, report: Report, accepted: Counter[str], dialled: Counter[str]
+) -> CrossCheck:
+    """Put the three counts side by side. Pure.
+
+    Args:
+        route: which destinations lead to which backends.
+        report: the client's counts.
+        accepted: the backends' counts by prefix.
+        dialled: Envoy's counts by the destination's name.
+    """
+    answered = report.counts + Counter(report.late)
+    rows = [
+        Row(
+            names=tuple(prefixes),
+            client=sum(answered[each] for each in prefixes),
+            backends=sum(accepted[each] for each in prefixes),
+            envoy=sum(dialled[each] for each in destinations),
+        )
+        for prefixes, destinations in _groups(route)
+    ]
+    return CrossCheck(tuple(rows), report.launched + report.contacts - answered.total())
+
+
+def _groups(route: Route) -> Iterator[tuple[list[str], list[str]]]:
+    """Prefixes that share a destination, each group with all its destinations."""
+    prefixes = route.prefixes()
+    groups: dict[str, tuple[list[str], list[str]]] = {
+        prefix: ([prefix], []) for prefix in prefixes.values()
+    }
+    for destination in route.destinations().values():
+        first, *others = dict.fromkeys(prefixes[each.backend] for each in destination.endpoints)
+        group = groups[first]
+        for other in others:
+            if groups[other] is not group:
+                group[0].extend(groups[other][0])
+                group[1].extend(groups[other][1])
+                for prefix in groups[other][0]:
+                    groups[prefix] = group
+        group[1].append(destination.name)
+    yield from {id(group): group for group in groups.values()}.values()
+
+
+def _server_name(route: Route, chain: Chain) -> str | None:
+    """The name to ask for in TLS; None where the backends speak plain."""
+    if chain.sni:
+        return chain.sni[0].replace("*", "rehearsal", 1)
+    secure = {
+        (backend.name, port)
+        for backend in route.backends
+        if backend.config.tls
+        for port in backend.config.tls.ports
+    }
+    endpoints = (each for destination in chain.destinations for each in destination.endpoints)
+    return "localhost" if any((each.backend, each.port) in secure for each in endpoints) else None

