@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from trio_echo.cli.probe import probe
+from trio_echo.cli.rehearse import rehearse
 from trio_echo.cli.report import report
 from trio_echo.cli.serve import serve
 from trio_echo.errors import ConfigError, TrioEchoError
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("serve")(serve)
 app.command("probe")(probe)
 app.command("report")(report)
+app.command("rehearse")(rehearse)
 
 
 _ARGUMENTS = {"ports": "PORTS", "prefix": "PREFIX", "target": "HOST:PORT"}
