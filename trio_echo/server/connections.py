@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server.handler import converse, end_politely
+from trio_echo.server.handler import EndedError, converse
 from trio_echo.server.listeners import format_address
 from trio_echo.server.log import LoggedFramer, Throttle
 from trio_echo.server.tls import HandshakeError
@@ -37,6 +37,8 @@ _RESERVED: Final = 64
 
 _SPARE_TASKS: Final = 256
 """Tasks that wait for another connection; more end with theirs."""
+
+_WORDS: Final = {"idle": "idle for too long", "line-too-long": "line too long"}
 
 Accepted: TypeAlias = "tuple[socket.SocketType, Listener, tuple[str, int]]"
 """A connection as it comes from a backlog: its socket, whose, and from where."""
@@ -89,16 +91,7 @@ class Connection:
     def end(self, reason: Reason) -> None:
         """End the conversation for a reason of the server's; the first one counts."""
         if not self._ended:
-            self._ended = True
-            self._transport.interrupt(_EndedError(reason))
-
-
-class _EndedError(Exception):
-    """Raised in a connection's task: the server has decided to end it."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason)
-        self.reason = reason
+            self._ended = self._transport.interrupt(EndedError(reason))
 
 
 class Connections:
@@ -184,14 +177,8 @@ class Connections:
         reason: Reason = "cut"
         try:
             reason = await converse(transport, framer)
-            if reason != "eof":
-                self._warn("line too long", client)
-        except _EndedError as ended:
-            reason = ended.reason
-            if reason == "drain":
-                await self._end_drained(transport, framer)
-            else:
-                self._warn("idle for too long", client)
+            if reason in _WORDS:
+                self._warn(_WORDS[reason], client)
         except HandshakeError as error:
             reason = "tls"
             self._warn("no TLS with this client", client, error=str(error))
@@ -224,14 +211,6 @@ class Connections:
 
     def _warn(self, event: str, client: tuple[str, int], **fields: object) -> None:
         self._throttle.warning(event, peer=format_address(*client[:2]), **fields)
-
-    async def _end_drained(self, transport: Transport, framer: Framer) -> None:
-        """End a connection that was quiet, and is to hear so."""
-        # What has arrived in the meantime was accepted, and is answered.
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await transport.relay(framer.feed, framer.chunk_size)
-        await end_politely(transport)
 
     async def sweep(self) -> None:
         """End idle connections, until cancelled."""

@@ -367,15 +367,16 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         if self._reader is not None or self._writer is not None:
             self.interrupt(_closed())
 
-    def interrupt(self, error: Exception) -> None:
-        """Raise an exception in the tasks that wait on this stream, if any do.
+    def interrupt(self, error: Exception) -> bool:
+        """Raise an exception in the tasks that wait on this stream; tell if any did.
 
         A cancel scope for each connection could do it too, at 15 us for each.
         """
-        for task in (self._reader, self._writer):
-            if task is not None:
-                trio.lowlevel.reschedule(task, outcome.Error(error))
+        waiting = [task for task in (self._reader, self._writer) if task is not None]
+        for task in waiting:
+            trio.lowlevel.reschedule(task, outcome.Error(error))
         self._reader = self._writer = None
+        return bool(waiting)
 
     async def aclose(self) -> None:
         """Close at once, as `close` does, even when cancelled."""

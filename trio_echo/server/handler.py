@@ -8,16 +8,29 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_echo.framing import LineTooLongError
+from trio_echo.server.tls import HandshakeError
 
 if TYPE_CHECKING:
     from trio_echo.framing import Framer
     from trio_echo.server.metrics import Reason
     from trio_echo.server.transport import Transport
 
-__all__ = ["converse", "end_politely"]
+__all__ = ["EndedError", "converse"]
 
 LINGER: Final = 2.0
 """Seconds that a client gets to read the last answer and end its side."""
+
+
+class EndedError(Exception):
+    """Raised in a conversation, through `Transport.interrupt`: the server ends it.
+
+    Args:
+        reason: ``drain`` or ``idle``.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 async def converse(transport: Transport, framer: Framer) -> Reason:
@@ -28,17 +41,29 @@ async def converse(transport: Transport, framer: Framer) -> Reason:
         framer: fresh.
 
     Returns:
-        ``eof`` or ``line-too-long``. Every answer is sent by then, and the
-        client has been told of the end.
+        ``eof``, ``line-too-long``, or the reason of an `EndedError`. Every
+        answer is sent by then, and the client has been told of the end; but of
+        ``idle``, which may be that it does not read.
 
     Raises:
         trio.BrokenResourceError: the client broke the connection.
+        HandshakeError: there is no TLS with this client; it had time to read why.
     """
     try:
-        await transport.relay(framer.feed, framer.chunk_size)
+        try:
+            await transport.relay(framer.feed, framer.chunk_size)
+        except EndedError as ended:
+            if ended.reason == "idle":
+                return "idle"
+            if await _last_call(transport, framer):
+                await _end_politely(transport)
+                return "drain"
+    except HandshakeError:
+        await _end_politely(transport)
+        raise
     except LineTooLongError as error:
         await transport.send_all(error.answer)
-        await end_politely(transport)
+        await _end_politely(transport)
         return "line-too-long"
     if rest := framer.end():
         await transport.send_all(rest)
@@ -46,7 +71,15 @@ async def converse(transport: Transport, framer: Framer) -> Reason:
     return "eof"
 
 
-async def end_politely(transport: Transport) -> None:
+async def _last_call(transport: Transport, framer: Framer) -> bool:
+    """Answer what has arrived, and was so accepted; tell if the client goes on."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await transport.relay(framer.feed, framer.chunk_size)
+    return scope.cancelled_caught
+
+
+async def _end_politely(transport: Transport) -> None:
     """End a connection whose client has not, so that it reads all it was sent.
 
     A close with unread input, or with input still on its way, has the kernel

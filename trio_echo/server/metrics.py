@@ -19,7 +19,7 @@ Reason = Literal["eof", "idle", "reset", "line-too-long", "drain", "cut", "tls",
 * ``line-too-long``: the client was told so;
 * ``drain``: quiet while the server drained, so it was ended politely;
 * ``cut``: still busy at the end of the drain, or the server was cancelled;
-* ``tls``: there was no TLS handshake, or it failed, or the TLS broke;
+* ``tls``: the client failed the TLS handshake;
 * ``error``: a fault of the server, which its log tells.
 """
 

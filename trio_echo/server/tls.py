@@ -150,25 +150,29 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._agreed = False
         self._ended = False
 
-    async def handshake(self) -> None:
+    async def handshake(self) -> bool:
         """Agree on keys, and check the client's certificate where one is asked for.
 
+        Returns:
+            Whether there is TLS now; not if the client left first, as those do
+            who only look whether the port is open.
+
         Raises:
-            HandshakeError: the client failed, refused, left, or took longer
-                than `HANDSHAKE_TIMEOUT`. It was told why, if TLS has words for it.
+            HandshakeError: the client failed, refused, or took longer than
+                `HANDSHAKE_TIMEOUT`. It is told why, if TLS has words for it.
+            trio.BrokenResourceError: the client broke the connection.
         """
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT):
-                if await self._step(self._tls.do_handshake) is _EOF:
-                    raise HandshakeError("the client left")
+                self._agreed = await self._step(self._tls.do_handshake) is not _EOF
                 await self._flush()
-                self._agreed = True
         except trio.TooSlowError:
             raise HandshakeError(f"no handshake within {HANDSHAKE_TIMEOUT:g} s") from None
         except trio.BrokenResourceError as error:
-            cause = error.__cause__
-            reason = _words(cause) if isinstance(cause, ssl.SSLError) else "the client left"
-            raise HandshakeError(reason) from error
+            if isinstance(error.__cause__, ssl.SSLError):
+                raise HandshakeError(_words(error.__cause__)) from error
+            raise
+        return self._agreed
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, or none at the client's end of file.
@@ -182,11 +186,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the connection broke, or its TLS did.
         """
         await trio.lowlevel.checkpoint()
-        if not self._agreed:
-            await self.handshake()
         if self._ended:
             while await self._transport.receive_some(_CHUNK):
                 pass
+            return b""
+        if not self._agreed and not await self.handshake():
             return b""
         received = await self._step(partial(self._tls.read, max_bytes or _CHUNK))
         return b"" if received is _EOF else received

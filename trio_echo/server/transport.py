@@ -61,8 +61,8 @@ class Transport(Protocol):
     async def finish(self) -> None:
         """Say goodbye to a client that has ended, where the protocol has words for it."""
 
-    def interrupt(self, error: Exception, /) -> None:
-        """Raise an exception in the task that waits on this stream, if one does."""
+    def interrupt(self, error: Exception, /) -> bool:
+        """Raise an exception in the task that waits on this stream; tell if one did."""
 
     def close(self) -> None:
         """Close at once, without a checkpoint."""
@@ -155,11 +155,13 @@ class StreamTransport:
         with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
             await self._stream.send_eof()
 
-    def interrupt(self, error: Exception) -> None:
-        """Raise an exception in the task that waits on this stream, if one does."""
-        if self._scope is not None:
-            self._interruption = error
-            self._scope.cancel()
+    def interrupt(self, error: Exception) -> bool:
+        """Raise an exception in the task that waits on this stream; tell if one did."""
+        if self._scope is None:
+            return False
+        self._interruption = error
+        self._scope.cancel()
+        return True
 
     def close(self) -> None:
         """Close at once, without a checkpoint."""

@@ -1,0 +1,84 @@
+"""A connection's end by the server, at the very moment that its client does something."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_echo.server import Server, ServerConfig, serve
+from trio_echo.server.connections import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@asynccontextmanager
+async def ended_with_client(*sent: bytes) -> AsyncIterator[tuple[socket.socket, Server]]:
+    """Have a drain end a connection; in the same instant its client sends something.
+
+    Yields the client's socket, to do more with it in that instant, and the server.
+    """
+    async with trio.open_nursery() as nursery:
+        config = ServerConfig(ports=[0], prefix="one", hosts=["127.0.0.1"], max_line=100)
+        server: Server = await nursery.start(serve, config)
+        stream = await trio.open_tcp_stream("127.0.0.1", server.ports[0])
+        await stream.send_all(b"a\n")
+        assert await stream.receive_some() == b"one a\n"
+        with socket.fromfd(stream.socket.fileno(), socket.AF_INET, socket.SOCK_STREAM) as client:
+            await stream.aclose()
+            (connection,) = server.metrics._open  # noqa: SLF001 - an instant cannot be hit from outside
+            assert isinstance(connection, Connection)
+            connection.end("drain")
+            for part in sent:
+                client.send(part)
+            yield client, server
+        with trio.fail_after(5):
+            while server.metrics.open:
+                await trio.lowlevel.checkpoint()
+        # Whatever happened there, others are served.
+        async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as other:
+            await other.send_all(b"b\n")
+            assert await other.receive_some() == b"one b\n"
+        server.drain()
+
+
+async def receive_all(client: socket.socket) -> bytes:
+    """Receive to the end of file."""
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(client.dup()))
+    received = b""
+    async with stream:
+        with trio.fail_after(5):
+            while part := await stream.receive_some():
+                received += part
+    return received
+
+
+async def test_a_line_that_came_with_the_drain_is_answered() -> None:
+    """It was accepted."""
+    async with ended_with_client(b"late\n") as (client, server):
+        assert await receive_all(client) == b"one late\n"
+    assert server.metrics.ended["drain"] == 1
+
+
+async def test_a_rest_and_an_end_that_came_with_the_drain_are_answered() -> None:
+    """As the wire contract has it at any other time."""
+    async with ended_with_client(b"late\nrest") as (client, _):
+        client.shutdown(socket.SHUT_WR)
+        assert await receive_all(client) == b"one late\none rest"
+
+
+async def test_a_line_too_long_that_came_with_the_drain_is_told() -> None:
+    """As the wire contract has it at any other time."""
+    async with ended_with_client(b"late\n", bytes(200)) as (client, _):
+        assert await receive_all(client) == b"one late\nerror: line longer than 100 bytes\n"
+
+
+async def test_a_reset_that_came_with_the_drain_harms_nobody_else() -> None:
+    """It ends this connection, not the server."""
+    async with ended_with_client() as (client, server):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert server.metrics.ended["reset"] + server.metrics.ended["drain"] == 1
