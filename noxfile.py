@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -25,6 +27,7 @@ def runs(version: str) -> bool:
     return tried.returncode == 0
 
 
+CONSTRAINTS = "container/constraints.txt"
 SUPPORTED = nox.project.python_versions(PROJECT)
 FOUND = [version for version in SUPPORTED if runs(version)]
 
@@ -68,6 +71,55 @@ def layers(session: nox.Session) -> None:
     """Imports go down the house only, and the pure parts know no I/O."""
     install(session, "layers")
     session.run("lint-imports")
+
+
+@nox.session
+def constraints(session: nox.Session) -> None:
+    """Pin what the image holds anew: the newest release of everything."""
+    install_only(session, "constraints")
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", "--group=image", "--quiet", "--upgrade"),
+        *("--universal", f"--python-version={SUPPORTED[0]}", "--generate-hashes"),
+        *("--custom-compile-command=nox -s constraints", f"--output-file={CONSTRAINTS}"),
+    )
+
+
+@nox.session
+def wheelhouse(session: nox.Session) -> None:
+    """Gather in dist/wheelhouse what the image is built from (-- 3.12 for another Python)."""
+    [python] = session.posargs or ["3.13"]
+    fill_wheelhouse(session, Path("dist/wheelhouse"), python, "x86_64", "aarch64")
+
+
+@nox.session
+def container(session: nox.Session) -> None:
+    """The image keeps its promises, alone and behind an Envoy. Needs root and Debian's tools."""
+    install(session, "test", "container")
+    session.run("hadolint", "container/Containerfile")
+    inputs = session.cache_dir / "container"
+    if not (inputs / "base.tar").exists():
+        session.run("sh", "container/debian-base.sh", str(inputs), external=True)
+    python = (inputs / "python").read_text(encoding="utf-8").strip()
+    fill_wheelhouse(session, inputs / "wheels", python, platform.machine())
+    # A network of its own: the build finds none, and no packet of the tests leaves it.
+    session.run(
+        *("unshare", "--net", "pytest", "tests/container", *session.posargs),
+        external=True,
+        env={"TRIO_ECHO_IMAGE_INPUTS": str(inputs)},
+    )
+
+
+def fill_wheelhouse(session: nox.Session, folder: Path, python: str, *machines: str) -> None:
+    """Put the wheels of the package and of its pinned dependencies into a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", ".")
+    for machine in machines:
+        systems = (f"{kind}_{machine}" for kind in ("manylinux2014", "manylinux_2_28"))
+        session.run(
+            *("pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"),
+            *(f"--requirement={CONSTRAINTS}", f"--dest={folder}", f"--python-version={python}"),
+            *(f"--platform={system}" for system in systems),
+        )
 
 
 @nox.session

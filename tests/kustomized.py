@@ -74,3 +74,12 @@ def container(workload: Document) -> Document:
 def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
     """Whether a selector by equality, which must not be empty, selects these labels."""
     return bool(selector) and selector.items() <= labels.items()
+
+
+def weights(documents: list[Document]) -> dict[str, int]:
+    """The weight of each version in a route, whichever dialect says it."""
+    if routes := every(documents, "TCPRoute"):
+        [rule] = routes[0]["spec"]["rules"]
+        return {ref["name"].removeprefix("tcp-echo-"): ref["weight"] for ref in rule["backendRefs"]}
+    [route] = pick(documents, "VirtualService")["spec"]["tcp"]
+    return {leg["destination"]["subset"]: leg["weight"] for leg in route["route"]}

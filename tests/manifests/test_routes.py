@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kustomized import Document, every, matches, pick, render
+from kustomized import every, matches, pick, render, weights
 
 ISTIO = ("istio", "istio/mesh")
 GATEWAY_API = ("gateway-api", "gateway-api/v1alpha2")
@@ -28,15 +28,6 @@ def pods() -> dict[str, dict[str, str]]:
         d["spec"]["template"]["metadata"]["labels"] for d in every(render("base"), "Deployment")
     )
     return {labels["version"]: labels for labels in found}
-
-
-def weights(documents: list[Document]) -> dict[str, int]:
-    """The weight of each version, whichever dialect says it."""
-    if routes := every(documents, "TCPRoute"):
-        [rule] = routes[0]["spec"]["rules"]
-        return {ref["name"].removeprefix("tcp-echo-"): ref["weight"] for ref in rule["backendRefs"]}
-    [route] = pick(documents, "VirtualService")["spec"]["tcp"]
-    return {leg["destination"]["subset"]: leg["weight"] for leg in route["route"]}
 
 
 @pytest.mark.parametrize(("folder", "expected"), SHIFTED.items())
