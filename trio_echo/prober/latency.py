@@ -90,5 +90,6 @@ class Histogram:
         return [
             Percentile(percent, self.quantile(percent))
             for percent in _DEPTHS
-            if count and (percent == _DEPTHS[0] or count * (100 - percent) / 100 >= _BEYOND)
+            if count
+            and (percent == _DEPTHS[0] or round(count * (100 - percent) / 100, 3) >= _BEYOND)
         ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Drift", "Order", "Point", "Runs", "drift", "thin"]
+__all__ = ["Drift", "Order", "Point", "Runs", "drift", "expected_runs", "thin"]
 
 _POINTS = 400
 """Running counts that are kept at most; a picture shows no more."""
@@ -105,19 +105,28 @@ class Order:
             self.points = [point for point in self.points if not point.total % self._stride]
 
     def runs(self) -> Runs | None:
-        """Test the changes of backend; None where the sample does not carry it.
-
-        Mean and variance of the number of runs in a random permutation of
-        several kinds are those of Barton and David (Biometrika 44, 1957).
-        """
-        n = self._counts.total()
-        squares = sum(count**2 for count in self._counts.values())
-        cubes = sum(count**3 for count in self._counts.values())
-        if n < 2 or n - squares / n < _SMALLEST:  # noqa: PLR2004 - one answer has no order
+        """Test the changes of backend; None where the sample does not carry it."""
+        if len(self._counts) < 2:  # noqa: PLR2004 - one backend alone never changes
             return None
-        expected = n - squares / n
-        variance = (squares * (squares + n * (n + 1)) - 2 * n * cubes - n**3) / (n**2 * (n - 1))
-        return Runs(self._changes, expected, variance)
+        runs = expected_runs(self._counts)
+        return None if runs.expected < _SMALLEST else runs._replace(changes=self._changes)
+
+
+def expected_runs(counts: Mapping[str, int]) -> Runs:
+    """How many changes independent draws of these counts make, none observed yet.
+
+    Mean and variance of the number of runs in a random permutation of several
+    kinds are those of Barton and David (Biometrika 44, 1957); a change begins
+    each run but the first.
+
+    Args:
+        counts: answers by backend, two at least.
+    """
+    n = sum(counts.values())
+    squares = sum(count**2 for count in counts.values())
+    cubes = sum(count**3 for count in counts.values())
+    variance = (squares * (squares + n * (n + 1)) - 2 * n * cubes - n**3) / (n**2 * (n - 1))
+    return Runs(0, n - squares / n, variance)
 
 
 def thin(points: list[Point]) -> list[Point]:

@@ -1,0 +1,357 @@
+"""When connections are launched, how that ends, and that nothing is left open."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+import trio.testing
+from backends import answering, backend, drawing, in_turn
+
+import trio_echo.prober.schedule
+from trio_echo.prober import Outcome, ProbeConfig, Tally, Verdict, probe
+from trio_echo.prober.outcome import Result
+
+EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
+
+
+async def test_right_split_passes() -> None:
+    """The whole way, with looks after every connection."""
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
+        report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY))
+    assert report.verdict is Verdict.PASS
+    assert 500 < report.connections < 4000
+    assert report.errors == 0
+    assert report.unfinished == 0
+    assert report.counts.total() + sum(report.late.values()) == report.launched
+
+
+async def test_wrong_split_fails_soon() -> None:
+    """A verdict ends the probe, whatever is left to spend."""
+    async with backend(drawing({"one": 50, "two": 50}, seed=1)) as target:
+        report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY))
+    assert report.verdict is Verdict.FAIL
+    assert report.launched < 300
+
+
+async def test_connections_used_up_are_inconclusive() -> None:
+    """No verdict within the connections that may be spent."""
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
+        report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY, connections=100))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.connections == report.launched == 100
+    assert "more --connections or a wider --margin" in str(report)
+
+
+async def test_slow_backend_is_not_counted_last() -> None:
+    """Judged in launch order: a verdict is not reached while the slow ones are on their way."""
+    gate = trio.Event()
+    turn = itertools.cycle(["slow", *["fast"] * 4])
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        name = next(turn)
+        if name == "slow":
+            await gate.wait()
+        await answering(stream, name)
+
+    seen: list[Tally] = []
+    async with backend(handle) as target, trio.open_nursery() as nursery:
+
+        async def judge() -> None:
+            config = ProbeConfig(
+                target=target, expect={"fast": 80, "slow": 20}, concurrency=100, connections=500
+            )
+            report = await probe(config, watch=seen.append)
+            assert report.verdict is not Verdict.FAIL
+            assert report.counts["slow"] == 100
+
+        nursery.start_soon(judge)
+        while not seen or seen[0].ended < 390:
+            await trio.lowlevel.checkpoint()
+        # 390 answers came by now, all from the fast one, but the first launched is still out.
+        assert seen[0].connections == 0
+        gate.set()
+
+
+async def test_launches_do_not_run_away_from_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One connection that hangs holds up launches once the window is full."""
+    monkeypatch.setattr(trio_echo.prober.schedule, "_WINDOW", 20)
+    gate = trio.Event()
+    first = iter([True])
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        if next(first, False):
+            await gate.wait()
+        await answering(stream, "one")
+
+    seen: list[Tally] = []
+    async with backend(handle) as target, trio.open_nursery() as nursery:
+
+        async def judge() -> None:
+            report = await probe(
+                ProbeConfig(target=target, connections=100, concurrency=4), watch=seen.append
+            )
+            assert report.connections == 100
+
+        nursery.start_soon(judge)
+        while not seen or seen[0].ended < 19:
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert seen[0].launched == 20
+        gate.set()
+
+
+async def test_rate_keeps_the_intended_starts() -> None:
+    """Open loop: a hundred a second take their time, however fast the answers are."""
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
+        report = await probe(ProbeConfig(target=target, rate=100, connections=31))
+    assert report.connections == 31
+    assert report.elapsed >= 0.3
+    assert report.lag.count == 31
+
+
+async def test_lag_is_part_of_the_latency_and_reported() -> None:
+    """With one place in flight and slow answers, launches are late; nothing hides that."""
+
+    async def slow(stream: trio.abc.Stream) -> None:
+        await trio.sleep(0.02)
+        await answering(stream, "one")
+
+    async with backend(slow) as target:
+        report = await probe(ProbeConfig(target=target, rate=200, concurrency=1, connections=15))
+    # The last was meant to start after 70 ms and could after 280 ms at the earliest.
+    assert report.lag.quantile(100) > 0.15
+    assert report.backends[0].timings.connect.quantile(100) > 0.15
+    assert "the rate was not kept" in str(report)
+
+
+async def test_duration_ends_the_launches() -> None:
+    """After the duration nothing is launched; the rest is judged."""
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
+        report = await probe(ProbeConfig(target=target, duration=0.2))
+        assert 0.2 <= report.elapsed < 1
+        assert report.connections == report.launched > 0
+        report = await probe(ProbeConfig(target=target, duration=60, connections=10))
+        assert report.connections == 10
+
+
+async def test_verdict_wakes_those_who_wait_for_their_time() -> None:
+    """At a slow rate nobody sleeps on until the next intended start."""
+    async with backend(drawing({"three": 1}, seed=1)) as target:
+        with trio.fail_after(0.9):
+            report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY, rate=0.5))
+    assert report.verdict is Verdict.FAIL
+    assert report.launched == 1
+
+
+async def test_connection_that_hangs_after_the_verdict_is_cut(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What is in flight gets a moment, not its whole timeout."""
+    autojump_clock.autojump_threshold = 0.05
+    first = iter([True])
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        if next(first, False):
+            await answering(stream, "three")
+        else:
+            await trio.sleep_forever()
+
+    async with backend(handle) as target:
+        config = ProbeConfig(target=target, expect=EIGHTY_TWENTY, timeout=60, concurrency=5)
+        report = await probe(config)
+    assert report.verdict is Verdict.FAIL
+    assert report.elapsed == pytest.approx(1, abs=0.1)
+    assert report.unfinished == 4
+    assert report.connections == 1
+
+
+async def test_stop_returns_what_there_is() -> None:
+    """Stopped from outside, the report is there, and says so."""
+
+    def stop_soon(tally: Tally) -> None:
+        nursery.start_soon(stopper, tally)
+
+    async def stopper(tally: Tally) -> None:
+        while tally.connections < 10:
+            await trio.lowlevel.checkpoint()
+        tally.stop()
+
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target, trio.open_nursery() as nursery:
+        report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY), watch=stop_soon)
+    assert report.interrupted
+    assert report.verdict is None
+    assert report.connections >= 10
+    assert str(report).startswith(f"INTERRUPTED: {target}, no verdict by then")
+
+
+async def test_stop_after_the_verdict_keeps_it() -> None:
+    """A verdict that was reached is not taken back."""
+    tally = Tally(ProbeConfig(target="x:1", expect={"one": 1}), "run")
+    tally.take(0, Result(Outcome.OK, "two"))
+    tally.stop()
+    assert tally.verdict is Verdict.FAIL
+    assert not tally.stopped
+
+
+async def test_cancelled_probe_leaves_nothing_open() -> None:
+    """Cancelled from outside, every connection is closed on the way out."""
+    ends = []
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        while await stream.receive_some():
+            pass
+        ends.append("end of file")
+
+    async with backend(handle) as target:
+        with trio.move_on_after(0.1) as scope:
+            await probe(ProbeConfig(target=target, concurrency=7))
+        assert scope.cancelled_caught
+        with trio.fail_after(2):
+            while len(ends) < 7:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_failing_connections_let_others_run() -> None:
+    """Thousands of refusals in a row do not starve the rest of the program."""
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
+        pass
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await trio.lowlevel.checkpoint()
+            beats += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beat)
+        report = await probe(ProbeConfig(target=target, connections=500, max_errors=500))
+        nursery.cancel_scope.cancel()
+    assert report.outcomes == {Outcome.REFUSED: 500}
+    assert report.verdict is Verdict.UNMEASURED
+    assert beats > 10
+
+
+async def test_wait_until_an_echo_comes_back() -> None:
+    """A route that accepts before it works is waited for; the tries do not count."""
+    tries = iter(range(3))
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        if next(tries, None) is None:
+            await answering(stream, "one")
+
+    async with backend(handle) as target:
+        config = ProbeConfig(target=target, expect={"one": 1}, wait=30, connections=20)
+        report = await probe(config)
+    assert report.outcomes == {Outcome.OK: 20}
+    assert report.contacts == 4
+
+
+@pytest.mark.parametrize("target", ["nobody.invalid:9000", "127.0.0.1:1"])
+async def test_wait_in_vain(target: str) -> None:
+    """Nothing measured, and the words say how long and what the last try met."""
+    report = await probe(ProbeConfig(target=target, expect={"one": 1}, wait=0.3))
+    assert report.verdict is Verdict.UNMEASURED
+    assert "no echo within 0.3 s; the last try: " in str(report)
+    assert report.launched == 0
+
+
+def resolver(*addresses: str) -> trio.abc.HostnameResolver:
+    """A resolver that knows one name."""
+
+    class Fixed(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host: object, port: object, *_: object) -> list[object]:  # type: ignore[override] # wider than asked for
+            assert host in ("echo.test", b"echo.test")
+            assert isinstance(port, int)
+            kind = trio.socket.SOCK_STREAM
+            return [(trio.socket.AF_INET, kind, 6, "", (address, port)) for address in addresses]
+
+        async def getnameinfo(self, *_: object) -> tuple[str, str]:
+            raise AssertionError
+
+    return Fixed()
+
+
+async def test_of_several_addresses_the_one_that_connects_is_measured() -> None:
+    """The name is resolved once, and the report says which address was taken."""
+    trio.socket.set_custom_hostname_resolver(resolver("127.0.0.9", "127.0.0.1"))
+    async with backend(in_turn(["one"] * 30)) as target:
+        port = target.rpartition(":")[2]
+        report = await probe(ProbeConfig(target=f"echo.test:{port}", connections=20))
+    assert report.address == target
+    assert report.outcomes == {Outcome.OK: 20}
+    assert report.contacts == 1
+    assert str(report).startswith(f"MEASURED: {target} (echo.test)")
+
+
+async def test_no_address_connects() -> None:
+    """The errors of all the addresses come wrapped; the outcome is found in there."""
+    trio.socket.set_custom_hostname_resolver(resolver("127.0.0.1", "127.0.0.2"))
+    report = await probe(ProbeConfig(target="echo.test:1"))
+    assert report.outcomes == {Outcome.REFUSED: 1}
+    assert report.verdict is Verdict.UNMEASURED
+
+
+async def test_no_address_replies(autojump_clock: trio.testing.MockClock) -> None:
+    """Addresses that swallow the attempt end at the timeout."""
+    autojump_clock.autojump_threshold = 0.05
+    trio.socket.set_custom_hostname_resolver(resolver("127.0.0.1", "127.0.0.2"))
+
+    with trio.socket.socket() as listener:
+        await listener.bind(("0.0.0.0", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [trio.socket.socket() for _ in range(6)]
+        async with trio.open_nursery() as nursery:
+            for number, filler in enumerate(fillers):
+                nursery.start_soon(filler.connect, (f"127.0.0.{number % 2 + 1}", port))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            report = await probe(ProbeConfig(target=f"echo.test:{port}", timeout=0.5))
+            nursery.cancel_scope.cancel()
+        for filler in fillers:
+            filler.close()
+    assert report.outcomes == {Outcome.CONNECT_TIMEOUT: 1}
+    assert "no address of echo.test replied" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("errors", "settings", "verdict"),
+    [
+        (0, {"max_errors": 0}, Verdict.PASS),
+        (1, {"max_errors": 0}, Verdict.FAIL),
+        (1, {}, Verdict.FAIL),
+        (2, {"max_errors": 2}, Verdict.PASS),
+        (3, {"max_errors": 2}, Verdict.FAIL),
+    ],
+)
+async def test_failed_connections_against_the_limit(
+    errors: int, settings: dict[str, int], verdict: Verdict
+) -> None:
+    """As many as were accepted pass, one more fails."""
+    numbers = itertools.count()
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        if next(numbers) not in range(10, 10 + errors):
+            await answering(stream, "one")
+
+    async with backend(handle) as target:
+        config = ProbeConfig(target=target, expect={"one": 1}, concurrency=1, **settings)  # type: ignore[arg-type] # max_errors only
+        report = await probe(config)
+    assert report.verdict is verdict
+
+
+async def test_errors_without_an_expectation_do_not_stop() -> None:
+    """Shares and failures are both worth knowing; nothing was promised."""
+    numbers = itertools.count()
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        if next(numbers) % 2:
+            await answering(stream, "one")
+
+    async with backend(handle) as target:
+        report = await probe(ProbeConfig(target=target, connections=50))
+    assert report.verdict is None
+    assert report.outcomes[Outcome.OK] == 25
+    assert report.errors == 25

@@ -1,0 +1,41 @@
+"""Reports made without a network, for those who read, write or merge them."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from trio_echo.prober import Outcome, ProbeConfig, Report, Tally
+from trio_echo.prober.outcome import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["drawn", "made", "ok"]
+
+
+def ok(name: str, *, mixed: bool = False) -> Result:
+    """A connection that `name` answered, after a time of its own."""
+    return Result(Outcome.OK, name, mixed, connect=0.001, answer=0.001 * (1 + len(name)))
+
+
+def made(results: Iterable[Result | str], *, run: str = "run", **settings: object) -> Report:
+    """The report of connections that ended so, in launch order; a string is who answered."""
+    settings = {"target": "echo.test:9000", **settings}
+    tally = Tally(ProbeConfig(**settings), run)  # type: ignore[arg-type] # each test knows its settings
+    tally.address = "127.0.0.1:9000"
+    tally.started = 0.0
+    for index, result in enumerate(results):
+        tally.launched += 1
+        tally.ended += 1
+        tally.take(index, ok(result) if isinstance(result, str) else result)
+    tally.started = None
+    tally.elapsed = 1.5
+    tally.finish()
+    return Report.of(tally)
+
+
+def drawn(weights: dict[str, float], count: int, seed: int) -> list[str]:
+    """Independent draws by weight."""
+    draw = random.Random(seed)  # noqa: S311 - a simulation with fixed seeds, no secret
+    return draw.choices(list(weights), list(weights.values()), k=count)
