@@ -73,10 +73,15 @@ async def converse(transport: Transport, framer: Framer) -> Reason:
 
 async def _last_call(transport: Transport, framer: Framer) -> bool:
     """Answer what has arrived, and was so accepted; tell if the client goes on."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await transport.relay(framer.feed, framer.chunk_size)
-    return scope.cancelled_caught
+    # Twice: a short receive passes for all there is, and an end of file that
+    # has arrived behind it is only seen by the next.
+    for _ in range(2):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await transport.relay(framer.feed, framer.chunk_size)
+        if not scope.cancelled_caught:
+            return False
+    return True
 
 
 async def _end_politely(transport: Transport) -> None:
