@@ -39,6 +39,8 @@ MAX_ANSWER = 256 * 1024
 """What one chunk of at most `Framer.chunk_size` bytes may grow to, in bytes,
 not counting a line that was carried over from earlier chunks."""
 
+_LF = 0x0A
+
 _MAX_CHUNK = 64 * 1024
 """The largest chunk worth receiving at once, in bytes. Larger ones gain no
 speed (a copy costs the same per byte) and cost memory per busy connection."""
@@ -133,10 +135,11 @@ class Framer:
                 has come or not.
         """
         # This runs once per chunk received and is most of what the server
-        # itself does. Whole lines and nothing carried is the usual case: one
-        # search backwards, one count, one replace, all in C.
+        # itself does. Whole lines and nothing carried is the usual case.
         if self._over or not chunk:
             return b""
+        if self._carry is None and chunk[-1] == _LF and len(chunk) <= self.max_line:
+            return self._answer(chunk)
         carry = self._carry
         carried = 0 if carry is None else len(carry)
         if carried + len(chunk) > self.max_line:
@@ -175,12 +178,18 @@ class Framer:
 
     def _answer(self, lines: bytes) -> bytes:
         """Prefix each of one or more complete lines."""
-        count = lines.count(b"\n")
-        self.lines += count
-        if count == 1:
+        if lines.find(b"\n") == len(lines) - 1:
+            self.lines += 1
             return self._prefix + lines
         # The last LF has no line behind it and must not grow a prefix.
-        return self._prefix + lines[:-1].replace(b"\n", self._separator) + b"\n"
+        answer = self._prefix + lines[:-1].replace(b"\n", self._separator) + b"\n"
+        # Every line has grown by a prefix, which tells how many there are. To
+        # count their LFs would take a third of the time again.
+        if self._prefix:
+            self.lines += (len(answer) - len(lines)) // len(self._prefix)
+        else:
+            self.lines += lines.count(b"\n")
+        return answer
 
     def _check_limit(self, chunk: bytes, carried: int) -> None:
         """Raise if a line in the carried bytes and `chunk` is too long.
