@@ -6,6 +6,7 @@ This room alone prints, reads the environment and calls ``trio.run``.
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -24,7 +25,6 @@ __all__ = ["main"]
 app = typer.Typer(
     name="trio-echo",
     help="Prove how raw TCP traffic is split.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,17 +39,24 @@ _ARGUMENTS = {"ports": "PORTS", "prefix": "PREFIX", "target": "HOST:PORT"}
 """Settings that are no options, as the usage shows them."""
 
 
+def _print_version(wanted: bool) -> None:
+    """Print the version and exit, before any command is looked for."""
+    if wanted:
+        typer.echo(f"trio-echo {version('trio-echo')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """Prove how raw TCP traffic is split."""
-    if version:
-        from importlib.metadata import version as installed  # noqa: PLC0415 - slow, rarely asked
-
-        typer.echo(f"trio-echo {installed('trio-echo')}")
-        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -60,18 +67,38 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     command = typer.main.get_command(app)
     try:
-        code = command.main(arguments, prog_name="trio-echo", standalone_mode=False)
-    except ConfigError as error:
-        option = _ARGUMENTS.get(error.field, "--" + error.field.replace("_", "-"))
-        code = refuse(f"{option}: {error.reason}")
-    except (TrioEchoError, typer.TyperException) as error:
-        code = refuse(str(error))
+        # Without a word the help says what there is.
+        words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        sys.exit(command.main(words, prog_name="trio-echo", standalone_mode=False))
     except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+        sys.exit(130)
+    except (TrioEchoError, typer.TyperException) as error:
+        sys.exit(_refuse(error))
+    except ExceptionGroup as group:
+        # What nurseries raise. One that holds nothing but bad input is bad input.
+        _, faults = group.split(TrioEchoError)
+        if faults is not None:
+            raise
+        sys.exit(_refuse(_first(group)))
 
 
-def refuse(message: str) -> int:
+def _refuse(error: TrioEchoError | typer.TyperException) -> int:
     """Print one line about bad input, and return the exit code for it."""
+    if isinstance(error, ConfigError):
+        option = _ARGUMENTS.get(error.field, "--" + error.field.replace("_", "-"))
+        message = f"{option}: {error.reason}"
+    elif isinstance(error, typer.TyperException):
+        message = " ".join(error.format_message().split())
+    else:
+        message = str(error)
     print(f"trio-echo: {message}", file=sys.stderr)
     return 2
+
+
+def _first(group: ExceptionGroup[Exception]) -> TrioEchoError:
+    """Find the first error in a group of them."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TrioEchoError)  # noqa: S101 - the caller has split off all else
+    return error

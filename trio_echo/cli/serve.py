@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import resource
 import signal
-from typing import TYPE_CHECKING, Annotated
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import trio
 import typer
 
+from trio_echo.cli.logs import LogFormat, LogLevel, configure
 from trio_echo.errors import ConfigError
-from trio_echo.server import Server, ServerConfig
+from trio_echo.framing import DEFAULT_MAX_LINE
+from trio_echo.server import Server, ServerConfig, TLSConfig
 from trio_echo.server import serve as run_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-__all__ = ["serve"]
+__all__ = ["parse", "serve"]
 
 
-def serve(
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the command line of ``serve`` says."""
+
+    config: ServerConfig
+    log_format: LogFormat
+    log_level: LogLevel
+
+
+def _option(flag: str, metavar: str | None, text: str) -> Any:
+    """Declare an option, and the environment variable of its name."""
+    variable = "TRIO_ECHO_" + flag.removeprefix("--").upper().replace("-", "_")
+    return typer.Option(flag, metavar=metavar, envvar=variable, help=text)
+
+
+def settings(
     ports: Annotated[
         str,
         typer.Argument(
@@ -35,34 +58,157 @@ def serve(
             help="The name in front of every answer; '' echoes plainly.",
         ),
     ],
-) -> None:
-    """Echo every line with PREFIX in front."""
-    config = ServerConfig(ports=parse_ports("ports", ports), prefix=prefix)
-    raise typer.Exit(trio.run(serve_until_signalled, config))
+    *,
+    host: Annotated[
+        list[str] | None,
+        _option("--host", "ADDRESS", "Listen on this address only; may be repeated."),
+    ] = None,
+    max_line: Annotated[
+        int, _option("--max-line", "BYTES", "End a client that sends a longer line.")
+    ] = DEFAULT_MAX_LINE,
+    max_connections: Annotated[
+        int | None,
+        _option(
+            "--max-connections",
+            "N",
+            "Serve so many clients at once, the next wait. [default: what the limit of open"
+            " files allows]",
+        ),
+    ] = None,
+    idle_timeout: Annotated[
+        float,
+        _option("--idle-timeout", "SECONDS", "End a client when no byte moved for so long."),
+    ] = 3600.0,
+    drain_timeout: Annotated[
+        float,
+        _option("--drain-timeout", "SECONDS", "After SIGTERM or SIGINT, cut what is left then."),
+    ] = 10.0,
+    tls_ports: Annotated[
+        str | None, _option("--tls-ports", "PORTS", "Ports that speak TLS, beside the plain ones.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, _option("--tls-cert", "FILE", "Certificate chain for those ports, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, _option("--tls-key", "FILE", "Its private key, PEM; if not in the former.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        _option("--tls-client-ca", "FILE", "Ask clients for a certificate of these authorities."),
+    ] = None,
+    admin_port: Annotated[
+        int | None, _option("--admin-port", "PORT", "Serve /livez, /readyz and /metrics there.")
+    ] = None,
+    log_format: Annotated[
+        LogFormat, _option("--log-format", None, "How the log on stderr looks.")
+    ] = LogFormat.CONSOLE,
+    log_level: Annotated[
+        LogLevel, _option("--log-level", None, "The least that is logged.")
+    ] = LogLevel.INFO,
+    log_lines: Annotated[
+        bool, _option("--log-lines", None, "Log each request and response.")
+    ] = False,
+) -> Settings:
+    """Echo every line with PREFIX in front, as `PREFIX line`."""
+    config = ServerConfig(
+        ports=_ports("ports", ports),
+        prefix=prefix,
+        hosts=host or (),
+        max_line=max_line,
+        max_connections=max_connections,
+        idle_timeout=idle_timeout,
+        drain_timeout=drain_timeout,
+        tls=_tls(tls_ports, tls_cert, tls_key, tls_client_ca),
+        admin_port=admin_port,
+        log_lines=log_lines,
+    )
+    return Settings(config, log_format, log_level)
 
 
-def parse_ports(field: str, text: str) -> list[int]:
+@functools.wraps(settings)
+def serve(**options: Any) -> None:
+    """Run the command."""
+    said = settings(**options)
+    configure(said.log_format, said.log_level)
+    _raise_descriptor_limit()
+    raise typer.Exit(trio.run(_serve_until_signalled, said.config))
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:
+    """Read a command line of ``serve`` as a container holds it, without running it.
+
+    Args:
+        arguments: what follows ``serve``.
+        environment: the container's; this process's own does not count.
+
+    Raises:
+        ConfigError: a value cannot work.
+        typer.TyperException: the words cannot be understood.
+    """
+    app = typer.Typer(add_completion=False)
+    app.command()(settings)
+    with _environment(environment):
+        said: Settings = typer.main.get_command(app).main(list(arguments), standalone_mode=False)
+    return said.config
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Put variables in the place of this process's environment for a while."""
+    own = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
+
+
+def _ports(field: str, text: str) -> list[int]:
     """Read a comma list of ports."""
     try:
         return [int(port) for port in text.split(",")]
     except ValueError:
-        raise ConfigError(
-            field, f"must be port numbers separated by commas, got {text!r}"
-        ) from None
+        reason = f"must be port numbers separated by commas, got {text!r}"
+        raise ConfigError(field, reason) from None
 
 
-async def serve_until_signalled(config: ServerConfig) -> int:
+def _tls(
+    ports: str | None, cert: Path | None, key: Path | None, client_ca: Path | None
+) -> TLSConfig | None:
+    """Put the options about TLS together."""
+    if ports is None:
+        if cert or key or client_ca:
+            raise ConfigError("tls_ports", "is missing; name the ports that are to speak TLS")
+        return None
+    if cert is None:
+        raise ConfigError("tls_cert", "is missing; --tls-ports needs a certificate")
+    return TLSConfig(ports=_ports("tls_ports", ports), cert=cert, key=key, client_ca=client_ca)
+
+
+def _raise_descriptor_limit() -> None:
+    """Use as many descriptors as may be used: each connection is one.
+
+    The usual soft limit of 1024 is for programs that call select(2).
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS promises more than it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _serve_until_signalled(config: ServerConfig) -> int:
     """Serve; the first SIGINT or SIGTERM drains, the second cuts. Return the exit code."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as serving:
                 server: Server = await serving.start(run_server, config)
-                nursery.start_soon(end_on_signals, signals, server)
+                nursery.start_soon(_end_on_signals, signals, server)
             nursery.cancel_scope.cancel()
     return 1 if server.cut_connections else 0
 
 
-async def end_on_signals(signals: AsyncIterator[int], server: Server) -> None:
+async def _end_on_signals(signals: AsyncIterator[int], server: Server) -> None:
     """Drain at the first signal, cut at the next."""
     async for _ in signals:
         if server.ready:
