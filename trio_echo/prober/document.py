@@ -91,10 +91,13 @@ def from_json(text: str | bytes) -> Report:
     if found != FORMAT:
         raise TrioEchoError(f"a report of format {found!r}; this version reads format {FORMAT}")
     try:
-        return _report(document)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        report = _report(document)
+        _check(report)
+        to_json(report)  # whatever cannot be put into words again is damaged as well
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         what = error.reason if isinstance(error, ConfigError) else repr(error)
         raise TrioEchoError(f"a damaged report: {what}") from None
+    return report
 
 
 def _backend(report: Report, backend: Backend) -> dict[str, Any]:
@@ -168,6 +171,21 @@ def _report(document: dict[str, Any]) -> Report:
         contacts=_count(document["contacts"]),
         notices=[str(notice) for notice in document["notices"]],
     )
+
+
+def _check(report: Report) -> None:
+    """Hold the counts of a report against each other.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    ends = report.points[-1]
+    if not (
+        sum(report.outcomes.values()) == report.connections == ends.total
+        and report.outcomes.get(Outcome.OK, 0) == report.counts.total() == ends.answered
+        and report.runs
+    ):
+        raise ValueError("its counts do not agree")
 
 
 def _read(histogram: dict[str, Any]) -> Histogram:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from trio_echo.prober import words
 from trio_echo.prober.latency import BUCKET_RATIO, SHORTEST
+from trio_echo.prober.outcome import printable
 from trio_echo.prober.split import Split, Verdict
 from trio_echo.prober.svg import COLOURS, Canvas, decades, steps
 
@@ -212,5 +213,5 @@ def _colour(number: int) -> str:
 
 def _short(name: str) -> str:
     """A name that fits beside a plot."""
-    name = name or "(no name)"
+    name = printable(name) or "(no name)"
     return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
