@@ -129,6 +129,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+@nox.session
+def trial(session: nox.Session) -> None:
+    """How often the probe is wrong, beside what it promises and what others do (-- --runs 100)."""
+    install(session, extras="")
+    session.run("python", "-m", "trial", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 def install_only(session: nox.Session, *groups: str) -> None:
     """Install dependency groups without the package."""
     session.install(*nox.project.dependency_groups(PROJECT, *groups))

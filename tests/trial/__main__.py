@@ -1,0 +1,88 @@
+"""Run the honest trial: ``nox -s trial``, with options after ``--``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from trial.cases import CASES
+from trial.figures import LEVEL, exact_table, table
+from trial.runs import compute, differences, try_out
+
+from trio_echo.prober.config import DEFAULT_CONNECTIONS
+from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trial.exact import Chances
+
+
+SHARES = (0.8, 0.75, 0.85, 0.77, 0.7, 0.5, 0.2)
+"""Shares of the first backend for which the chances are computed."""
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(prog="nox -s trial --", description=__doc__)
+    parser.add_argument("--runs", type=int, default=300, help="of each case (default: 300)")
+    parser.add_argument(
+        "--alpha", type=float, default=0.05, help="the promised bound (default: 0.05)"
+    )
+    parser.add_argument(
+        "--sockets", type=int, default=3, help="runs of each case over sockets (default: 3)"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trial; 1 if a promise was broken beyond chance."""
+    options = parse(arguments)
+    started = time.perf_counter()
+    numbers = range(len(CASES))
+    # spawn: a fork copies whatever the parent's threads hold, and Python warns of it.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        work = partial(try_out, runs=options.runs, alpha=options.alpha)
+        figures = list(pool.map(work, numbers))
+        work_sockets = partial(differences, runs=options.sockets, alpha=options.alpha)
+        different = [line for lines in pool.map(work_sockets, numbers) for line in lines]
+        exact = dict(zip(SHARES, pool.map(compute, SHARES), strict=True))
+    compared = options.sockets * len(CASES)
+    print(table(figures))
+    print(
+        f"\n{options.runs} runs of each case, seeds 0 to {options.runs - 1}, margin "
+        f"{100 * DEFAULT_MARGIN:g} points, alpha {options.alpha:g}, the judge fed with the "
+        f"balancer's draws. Over real sockets {compared - len(different)} of {compared} runs "
+        "came to the same verdict and words after the same number of connections.\n"
+    )
+    for line in different:
+        print(f"different: {line}")
+    print(exact_table(exact))
+    print(
+        f"\nComputed, not measured, at the defaults: margin {100 * DEFAULT_MARGIN:g} points, "
+        f"alpha {DEFAULT_ALPHA:g}, at most {DEFAULT_CONNECTIONS} connections."
+    )
+    print(f"\n{time.perf_counter() - started:.0f} s in all.", file=sys.stderr)
+    promises = sum(case.wrong is not None for case in figures)
+    broken = [f"{case.name}, measured" for case in figures if case.broken(promises)]
+    broken += [f"{share:.0%}, computed" for share in exact if breaks(share, exact[share])]
+    for name in broken:
+        print(f"BROKEN PROMISE: {name}: more wrong verdicts than chance allows (level {LEVEL:g})")
+    return 1 if broken else 0
+
+
+def breaks(share: float, found: Chances) -> bool:
+    """Whether computed chances of a wrong verdict are above the promised bound."""
+    off = abs(share - 0.8)
+    wrong = found.fails if not off else found.passes if off >= DEFAULT_MARGIN - 1e-9 else 0.0
+    return wrong > DEFAULT_ALPHA
+
+
+if __name__ == "__main__":
+    sys.exit(main())

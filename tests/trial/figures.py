@@ -1,0 +1,133 @@
+"""Pure: what the runs add up to, whether a promise was kept, and the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from io import StringIO
+from math import comb
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+
+from trio_echo.prober import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trial.exact import Chances
+    from trial.judging import Judged
+
+__all__ = ["LEVEL", "Figures", "chance_of_as_many", "exact_table", "table"]
+
+LEVEL = 0.001
+"""The chance that the whole trial accuses a probe that keeps all its promises.
+Each promise gets its part of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The runs of one case.
+
+    Attributes:
+        name: of the case.
+        right: what a check should say.
+        wrong: the verdict that would be wrong; None where nothing is promised.
+        alpha: the promised bound of its chance.
+        runs: what each run of the probe came to.
+        accepted: how many runs each of the usual checks accepted.
+    """
+
+    name: str
+    right: str
+    wrong: Verdict | None
+    alpha: float
+    runs: Sequence[Judged]
+    accepted: Mapping[str, int]
+
+    def count(self, verdict: Verdict) -> int:
+        """How many runs had this verdict."""
+        return sum(run.verdict is verdict for run in self.runs)
+
+    def broken(self, promises: int) -> bool:
+        """Whether there were more wrong verdicts than chance allows.
+
+        Args:
+            promises: how many promises the whole trial looks at.
+        """
+        if self.wrong is None:
+            return False
+        chance = chance_of_as_many(self.count(self.wrong), len(self.runs), self.alpha)
+        return chance < LEVEL / promises
+
+
+def chance_of_as_many(hits: int, total: int, share: float) -> float:
+    """P(X >= hits) for X binomial; the smallest level at which `share` is refuted as a bound."""
+    return sum(
+        comb(total, count) * share**count * (1 - share) ** (total - count)
+        for count in range(hits, total + 1)
+    )
+
+
+def table(figures: Sequence[Figures]) -> str:
+    """All cases as one Markdown table."""
+    usual = list(figures[0].accepted)
+    left = ["the balancer", "right is to", "promised"]
+    right = ["PASS", "FAIL", "connections"]
+    drawn = _columns(left, right, ["said besides the shares"], usual)
+    for case in figures:
+        total = len(case.runs)
+        said = Counter(code for run in case.runs for code in run.said)
+        drawn.add_row(
+            case.name,
+            case.right,
+            "" if case.wrong is None else f"{case.wrong} <= {100 * case.alpha:g} %",
+            _percent(case.count(Verdict.PASS) / total),
+            _percent(case.count(Verdict.FAIL) / total),
+            f"{median(run.connections for run in case.runs):.0f}",
+            ", ".join(f"{code} {_percent(count / total)}" for code, count in said.most_common()),
+            *(_percent(case.accepted[name] / total) for name in usual),
+        )
+    return _markdown(drawn)
+
+
+def exact_table(exact: Mapping[float, Chances]) -> str:
+    """Computed chances by the first backend's share, as a Markdown table."""
+    drawn = _columns(
+        ["80/20 asked, given"], ["PASS", "FAIL", "INCONCLUSIVE", "connections, median"]
+    )
+    for share, found in exact.items():
+        drawn.add_row(
+            f"{100 * share:g}/{100 - 100 * share:g}",
+            _percent(found.passes),
+            _percent(found.fails),
+            _percent(found.undecided),
+            str(found.connections),
+        )
+    return _markdown(drawn)
+
+
+def _columns(*heads: Sequence[str]) -> Table:
+    """An empty table: columns to the left, to the right, to the left, and so on."""
+    drawn = Table(box=MARKDOWN)
+    for number, group in enumerate(heads):
+        for head in group:
+            drawn.add_column(head, justify="right" if number % 2 else "left")
+    return drawn
+
+
+def _markdown(drawn: Table) -> str:
+    """A table as text."""
+    page = StringIO()
+    Console(file=page, width=1000, color_system=None).print(drawn)
+    lines = (line.strip() for line in page.getvalue().splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def _percent(share: float) -> str:
+    """A share with as many digits as tell it from never and always."""
+    digits = 1 if 0.001 < share < 0.999 else 4
+    return f"{round(100 * share, digits):.6g} %"

@@ -1,0 +1,199 @@
+"""The trial's own arithmetic: it may accuse the probe only with reason."""
+
+from __future__ import annotations
+
+from itertools import chain, product, repeat
+from typing import TYPE_CHECKING
+
+import pytest
+from balancer import Balancer, weighted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+from trial.__main__ import breaks, main
+from trial.cases import CASES, Case
+from trial.exact import Chances, chances
+from trial.figures import Figures, chance_of_as_many, exact_table, table
+from trial.judging import Judged, endings, fed, over_sockets
+from trial.usual import five_in_five_hundred, seen_in_twenty, ten_in_hundred
+
+from trio_echo.prober import ProbeConfig, Verdict
+from trio_echo.prober.split import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trial.usual import Draw
+
+ASKED = {"one": 0.8, "two": 0.2}
+
+
+@given(total=st.integers(1, 400), share=st.floats(0.001, 0.5), data=st.data())
+def test_the_binomial_tail_is_scipys(total: int, share: float, data: st.DataObject) -> None:
+    """P(X >= hits), from the first to the last."""
+    hits = data.draw(st.integers(0, total))
+    expected = float(binom.sf(hits - 1, total, share))
+    assert chance_of_as_many(hits, total, share) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@settings(max_examples=30)
+@given(
+    delays=st.dictionaries(st.sampled_from(["one", "two"]), st.floats(0, 1)),
+    in_flight=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+def test_every_connection_ends_once_and_none_before_its_launch(
+    delays: dict[str, float], in_flight: int, seed: int
+) -> None:
+    """Delays change the order of ending, and neither the draws nor how many are in flight."""
+    weights = {"one": 1, "two": 1}
+    balancer = Balancer(choose=weighted(weights, seed), delays=delays)
+    config = ProbeConfig(target="localhost:1", connections=50, concurrency=in_flight)
+    ended = list(endings(balancer, config))
+    assert sorted(index for index, _ in ended) == list(range(50))
+    choose = weighted(weights, seed)
+    assert [result.name for _, result in sorted(ended)] == [choose("") for _ in range(50)]
+    assert all(index < turn + in_flight for turn, (index, _) in enumerate(ended))
+    if not delays:
+        assert [index for index, _ in ended] == list(range(50))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_fed_and_over_sockets_come_to_the_same(case: Case) -> None:
+    """The same verdict and words, after the same number of connections."""
+    assert over_sockets(case, 7, margin=0.2, alpha=0.05) == fed(case, 7, margin=0.2, alpha=0.05)
+
+
+@pytest.mark.parametrize("truth", [0.5, 0.7, 0.8])
+def test_chances_are_those_of_all_sequences(truth: float) -> None:
+    """Every sequence of a dozen connections, one by one, gives the same chances."""
+    budget = 12
+    ends = dict.fromkeys(Verdict, 0.0)
+    for sequence in product("ab", repeat=budget):
+        split = Split({"a": 80, "b": 20}, margin=0.45, alpha=0.3)
+        for name in sequence:
+            split.counts[name] += 1
+            if split.verdict() is not Verdict.INCONCLUSIVE:
+                break
+        hits = sequence.count("a")
+        ends[split.verdict()] += truth**hits * (1 - truth) ** (budget - hits)
+    found = chances(Split({"a": 80, "b": 20}, margin=0.45, alpha=0.3), truth, budget)
+    assert found.passes == pytest.approx(ends[Verdict.PASS])
+    assert found.fails == pytest.approx(ends[Verdict.FAIL])
+    assert found.undecided == pytest.approx(ends[Verdict.INCONCLUSIVE])
+    assert min(found.fails, found.undecided) > 0.01
+
+
+def test_measured_and_computed_agree() -> None:
+    """Three hundred runs are what their computed chances make likely."""
+    runs = 300
+    case = CASES[0]
+    failed = sum(
+        fed(case, seed, margin=0.15, alpha=0.2).verdict is Verdict.FAIL for seed in range(runs)
+    )
+    found = chances(Split(case.expect, margin=0.15, alpha=0.2), 0.8, 5000)
+    assert 0.05 < found.fails < 0.2
+    assert binomtest(failed, runs, found.fails).pvalue > 0.001
+
+
+@pytest.mark.parametrize("truth", [0.8, 0.75, 0.85])
+def test_the_promise_holds_at_the_defaults(truth: float) -> None:
+    """A wrong verdict is no likelier than 1 in 1000, also at the very edges of the tolerance."""
+    found = chances(Split({"one": 80, "two": 20}), truth, 5000)
+    assert not breaks(truth, found)
+    assert breaks(truth, Chances(0.0011, 0.0011, 1))
+
+
+def figures(*, wrong: Verdict | None, failed: int) -> Figures:
+    """A hundred runs, of which some failed."""
+    runs = [Judged(Verdict.FAIL, 10, ("drift",))] * failed
+    runs += [Judged(Verdict.PASS, 20, ())] * (100 - failed)
+    return Figures(
+        name="a case", right="accept", wrong=wrong, alpha=0.05, runs=runs, accepted={"usual": 25}
+    )
+
+
+def test_a_promise_is_broken_only_beyond_chance() -> None:
+    """Of 100 runs 5 may be wrong; 15 of one case, but not of one of 13, are too many."""
+    assert not figures(wrong=Verdict.FAIL, failed=5).broken(1)
+    assert figures(wrong=Verdict.FAIL, failed=15).broken(1)
+    assert not figures(wrong=Verdict.FAIL, failed=15).broken(13)
+    assert figures(wrong=Verdict.FAIL, failed=20).broken(13)
+    assert not figures(wrong=None, failed=100).broken(1)
+
+
+def test_the_tables_say_it() -> None:
+    """Promise, verdicts, median, words and the usual check, in a row of Markdown."""
+    head, rule, row = table([figures(wrong=Verdict.FAIL, failed=3)]).splitlines()
+    assert set(rule) == {"|", "-"}
+    assert len(head) == len(rule) == len(row)
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        "a case",
+        "accept",
+        "FAIL <= 5 %",
+        "97 %",
+        "3 %",
+        "20",
+        "drift 3 %",
+        "25 %",
+    ]
+    exact = exact_table({0.8: Chances(0.99915, 0.00051, 1493)}).splitlines()[-1]
+    assert [cell.strip() for cell in exact.split("|")[1:-1]] == [
+        "80/20",
+        "99.915 %",
+        "0.051 %",
+        "0.034 %",
+        "1493",
+    ]
+
+
+def answers(names: Iterable[str | None]) -> Draw:
+    """Requests that are answered by these, one after another."""
+    following = iter(names)
+    return lambda: next(following)
+
+
+def test_seen_in_twenty_is_content_with_one_of_each() -> None:
+    """Nineteen to one is as good as any; who has no weight need not be seen."""
+    assert seen_in_twenty(answers(["one"] * 19 + ["two"]), ASKED)
+    assert not seen_in_twenty(answers(["one"] * 20 + ["two"]), ASKED)
+    assert seen_in_twenty(answers(["one"] * 20), {"one": 1.0, "two": 0.0})
+
+
+@pytest.mark.parametrize(("hits", "accepts"), [(69, False), (70, True), (90, True), (91, False)])
+def test_ten_in_hundred_counts_to_ten(hits: int, accepts: bool) -> None:
+    """70 of 100 will do for 80, 69 will not."""
+    names = ["one"] * hits + ["two"] * (100 - hits)
+    assert ten_in_hundred(answers(names), ASKED) is accepts
+
+
+RIGHT = ["one"] * 400 + ["two"] * 100
+WRONG = ["one"] * 374 + ["two"] * 126
+
+
+@pytest.mark.parametrize(
+    ("tries", "accepts"),
+    [
+        ([RIGHT], True),
+        ([WRONG] * 9 + [RIGHT], True),
+        ([WRONG] * 10 + [RIGHT], False),
+        ([[None, *RIGHT[1:]], RIGHT], True),
+        ([[None, *RIGHT[1:]]] * 10, False),
+        ([["three", *RIGHT[1:]]] * 10, False),
+        ([["one"] * 500] * 10, False),
+    ],
+)
+def test_five_in_five_hundred_forgets_nine_failures(
+    tries: list[list[str | None]], accepts: bool
+) -> None:
+    """The tenth try makes up for all; a failed or unknown answer spoils its own try."""
+    names = chain(chain.from_iterable(tries), repeat(None))
+    assert five_in_five_hundred(answers(names), ASKED) is accepts
+
+
+def test_the_trial_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A small one, in its own processes: a row for each case, and exit code 0."""
+    assert main(["--runs", "2", "--sockets", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {case.name} " in printed for case in CASES)
+    assert "BROKEN PROMISE" not in printed
