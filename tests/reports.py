@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trio_echo.prober import Outcome, ProbeConfig, Report, Tally
 from trio_echo.prober.outcome import Result
@@ -19,10 +19,10 @@ def ok(name: str, *, mixed: bool = False) -> Result:
     return Result(Outcome.OK, name, mixed, connect=0.001, answer=0.001 * (1 + len(name)))
 
 
-def made(results: Iterable[Result | str], *, run: str = "run", **settings: object) -> Report:
+def made(results: Iterable[Result | str], *, run: str = "run", **settings: Any) -> Report:
     """The report of connections that ended so, in launch order; a string is who answered."""
     settings = {"target": "echo.test:9000", **settings}
-    tally = Tally(ProbeConfig(**settings), run)  # type: ignore[arg-type] # each test knows its settings
+    tally = Tally(ProbeConfig(**settings), run)
     tally.address = "127.0.0.1:9000"
     tally.started = 0.0
     for index, result in enumerate(results):

@@ -8,9 +8,9 @@ stopped and for whatever reason it did; looking at the sum is one more look.
 Two things can spoil that, and both are the caller's: leaving out runs because
 of what they found ("again until it passes"), and adding one run twice. The
 second is refused here. And a sum may look right though no run does, half of
-them all to one, the others all to two. So a sum passes only if no run by
-itself is against it, each at alpha divided by their number; that makes PASS
-rarer and FAIL no likelier, so both stated probabilities hold.
+them all to one, the others all to two. So a sum does not pass over a run that
+failed by itself: it is inconclusive then. That makes PASS rarer and FAIL no
+likelier, so both stated probabilities hold.
 """
 
 from __future__ import annotations
@@ -154,25 +154,15 @@ def _judge(reports: Mapping[str, Report], split: Split, notices: list[str]) -> V
         return Verdict.FAIL
     if unmeasured:
         return Verdict.UNMEASURED
-    if verdict is Verdict.PASS and (against := _against(reports, split)):
+    against = [
+        f"{label}: failed by itself, so the runs did not see one and the same split"
+        for label, report in reports.items()
+        if report.verdict is Verdict.FAIL
+    ]
+    if verdict is Verdict.PASS and against:
         notices += against
         return Verdict.INCONCLUSIVE
     return verdict
-
-
-def _against(reports: Mapping[str, Report], split: Split) -> list[str]:
-    """Which runs by themselves are against an expectation that their sum meets."""
-    against = []
-    for label, report in reports.items():
-        alone = Split(report.expect, margin=split.margin, alpha=split.alpha / len(reports))
-        alone.counts.update(report.split.counts)
-        alone.errors = report.errors
-        against += [
-            f"{label}: by itself is against the expectation ({name!r} has "
-            f"{alone.counts[name]} of {alone.total}), so the runs did not see one split"
-            for name in alone.off()
-        ]
-    return against
 
 
 def _sum(counts: Iterable[Mapping[Key, int]]) -> Counter[Key]:

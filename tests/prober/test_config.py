@@ -1,0 +1,97 @@
+"""What the probe is told: every bad value refused by its name, every default reasoned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_echo.errors import ConfigError
+from trio_echo.prober import ProbeConfig
+from trio_echo.prober.config import split_target
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "port"),
+    [
+        ("localhost:9000", "localhost", 9000),
+        ("127.0.0.1:1", "127.0.0.1", 1),
+        ("[::1]:65535", "::1", 65535),
+        ("tcp-echo.ns.svc:9000", "tcp-echo.ns.svc", 9000),
+    ],
+)
+def test_targets(target: str, host: str, port: int) -> None:
+    """HOST:PORT, IPv6 in brackets."""
+    assert split_target(target) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["", "localhost", ":9000", "localhost:", "a:0", "a:65536", "a:-1", "a:x", "::1:9000", "a:٣"],
+)
+def test_targets_that_are_none(target: str) -> None:
+    """Each refused as the target, whatever is wrong with it."""
+    with pytest.raises(ConfigError) as refused:
+        ProbeConfig(target=target)
+    assert refused.value.field == "target"
+
+
+@given(target=st.text())
+def test_any_target_is_taken_or_refused(target: str) -> None:
+    """Never another error."""
+    try:
+        host, port = split_target(target)
+    except ConfigError:
+        return
+    assert host
+    assert 0 < port < 65536
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[
+            (field, value)
+            for field in ("connections", "duration", "concurrency", "rate", "timeout", "lines")
+            for value in (0, -1)
+        ],
+        ("duration", float("inf")),
+        ("timeout", float("nan")),
+        ("wait", -1),
+        ("wait", float("nan")),
+        ("max_errors", -1),
+        ("margin", 0),
+        ("alpha", 1),
+        ("expect", {"one": -1}),
+        ("payload_size", 31),
+        ("payload_size", 65537),
+        ("source_addresses", ["localhost"]),
+    ],
+)
+def test_values_that_cannot_work_are_refused(field: str, value: Any) -> None:
+    """Each by the name of its option."""
+    with pytest.raises(ConfigError) as refused:
+        ProbeConfig(target="x:1", **{field: value})
+    assert refused.value.field == {"source_addresses": "source_address"}.get(field, field)
+
+
+@pytest.mark.parametrize(
+    ("settings", "budget", "in_flight", "limit"),
+    [
+        ({}, 5000, 16, None),
+        ({"expect": {"one": 1}}, 5000, 16, 0),
+        ({"expect": {"one": 1}, "max_errors": 3}, 5000, 16, 3),
+        ({"duration": 5}, None, 16, None),
+        ({"duration": 5, "connections": 7}, 7, 16, None),
+        ({"rate": 100}, 5000, 256, None),
+        ({"rate": 100, "concurrency": 3}, 5000, 3, None),
+    ],
+)
+def test_what_is_not_said(
+    settings: dict[str, Any], budget: int | None, in_flight: int, limit: int | None
+) -> None:
+    """The defaults that depend on other settings."""
+    config = ProbeConfig(target="x:1", **settings)
+    assert (config.budget, config.in_flight, config.error_limit) == (budget, in_flight, limit)
