@@ -112,7 +112,7 @@ def test_same_run_twice_is_refused() -> None:
 def test_sum_does_not_hide_runs_that_disagree() -> None:
     """Half of the runs all to one and half all to two are no even split."""
     # Each stopped after a few connections; enough such runs make a perfect sum.
-    reports = runs(*[["one"] * 40, ["two"] * 40] * 40, expect={"one": 50, "two": 50})
+    reports = runs(*[["one"] * 40, ["two"] * 40] * 80, expect={"one": 50, "two": 50})
     assert {report.verdict for report in reports.values()} == {Verdict.FAIL}
     merged = merge(reports)
     assert merged.split.verdict() is Verdict.PASS
