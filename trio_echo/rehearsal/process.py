@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
-import msgspec
 import trio
 
 from trio_echo.rehearsal.errors import RehearsalError
@@ -146,12 +146,12 @@ class Envoy:
     async def stats(self, pattern: str) -> dict[str, Any]:
         """The statistics whose names match the regular expression `pattern`."""
         body = await self.get(f"/stats?format=json&filter={pattern}")
-        found = msgspec.json.decode(body)["stats"]
+        found = json.loads(body)["stats"]
         return {each["name"]: each["value"] for each in found if "name" in each}
 
     async def listening(self) -> dict[str, int]:
         """The port that each listener is really on, by the listener's name."""
-        statuses = msgspec.json.decode(await self.get("/listeners?format=json"))
+        statuses = json.loads(await self.get("/listeners?format=json"))
         return {
             status["name"]: status["local_address"]["socket_address"]["port_value"]
             for status in statuses.get("listener_statuses", [])

@@ -27,6 +27,7 @@ __all__ = [
     "Policy",
     "Route",
     "built_in",
+    "manifest_ports",
 ]
 
 BUILT_IN_PORT = 31_400
@@ -225,6 +226,11 @@ class Route:
                 part = Fraction(destination.weight * count, len(destination.endpoints))
                 exact[prefix] = exact.get(prefix, Fraction()) + part
         return {prefix: float(share) for prefix, share in exact.items()}
+
+
+def manifest_ports(config: ServerConfig) -> list[int]:
+    """The ports of a server as the manifest gives them, plain ones first."""
+    return [*config.ports, *(config.tls.ports if config.tls else ())]
 
 
 def built_in(weights: Mapping[str, int], *, port: int = BUILT_IN_PORT) -> Route:

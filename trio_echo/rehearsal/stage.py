@@ -5,6 +5,7 @@ Everything runs in one nursery, and ends with it.
 
 from __future__ import annotations
 
+import json
 import socket
 import tempfile
 from collections import Counter
@@ -13,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.certificates import Authority
 from trio_echo.rehearsal.errors import RehearsalError, first_leaf, one_error
 from trio_echo.rehearsal.process import Envoy
-from trio_echo.rehearsal.route import Endpoint
+from trio_echo.rehearsal.route import Endpoint, manifest_ports
 from trio_echo.server import TLSConfig, serve
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Stage:
         files = {kind: self._folder / f"{kind}.json" for kind in _MANAGERS}
         start = envoy.bootstrap(str(files["listener"]), str(files["cluster"]))
         boot = self._folder / "bootstrap.json"
-        boot.write_bytes(msgspec.json.encode(start))
+        boot.write_text(json.dumps(start))
         self._write("cluster", self.route)
         self._write("listener", self.route)
         await self._nursery.start(self.envoy.run, boot)
@@ -186,7 +186,7 @@ class Stage:
             resources = envoy.listeners(route, self._choose_ports(route.listeners))
         content = envoy.discovery(str(self._version), resources, of=kind)
         new = self._folder / f"{kind}.new"
-        new.write_bytes(msgspec.json.encode(content))
+        new.write_text(json.dumps(content))
         new.replace(self._folder / f"{kind}.json")
 
     async def _taken(self, kind: str, *, rejected: int) -> None:
@@ -200,11 +200,6 @@ class Stage:
                 taken = listener.port in self._wanted.values() or not _is_free(listener.port)
                 self._wanted[listener.name] = 0 if taken else listener.port
         return self._wanted
-
-
-def manifest_ports(config: ServerConfig) -> list[int]:
-    """The ports of a server as the manifest gives them, plain ones first."""
-    return [*config.ports, *(config.tls.ports if config.tls else ())]
 
 
 async def _run_backend(

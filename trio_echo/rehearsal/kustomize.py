@@ -1,0 +1,200 @@
+"""Arguments of the command -> documents: files, folders, kustomizations, standard input."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trio_echo.rehearsal.documents import parse
+from trio_echo.rehearsal.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trio_echo.rehearsal.documents import Document
+
+__all__ = ["Manifests", "read_manifests"]
+
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_SUFFIXES = {".yaml", ".yml", ".json"}
+# What plain reading carries out exactly as kustomize does; "metadata" says nothing,
+# and an image's tag or digest is nothing that a rehearsal looks at.
+_PLAIN = {"apiVersion", "kind", "metadata", "resources", "namespace", "components", "images"}
+_PLAIN_IMAGE = {"name", "newTag", "digest"}
+_RENDER_TIMEOUT = 60.0
+
+
+@dataclass(slots=True)
+class Manifests:
+    """What the command's arguments hold.
+
+    Attributes:
+        documents: every object, in the order of the arguments.
+        files: every file and folder that was read, to see when one changes.
+    """
+
+    documents: list[Document] = field(default_factory=list)
+    files: set[Path] = field(default_factory=set)
+
+
+def read_manifests(arguments: Sequence[str], standard_input: str = "") -> Manifests:
+    """Read what ``kubectl apply`` would apply.
+
+    A folder with a kustomization is read by itself where it only lists
+    resources and sets their namespace, so that messages name the real file and
+    line; where it does more, ``kubectl kustomize`` renders it. A folder
+    without one stands for its YAML and JSON files.
+
+    Args:
+        arguments: paths of files and folders; ``-`` is standard input.
+        standard_input: the text for ``-``.
+
+    Raises:
+        ManifestError: a path that is not there, that is no text or no YAML,
+            or a kustomization that needs a kubectl where there is none.
+    """
+    found = Manifests()
+    for argument in arguments:
+        if argument == "-":
+            found.documents += parse(standard_input, "standard input")
+        else:
+            found.documents += _read(Path(argument), found.files)
+    return found
+
+
+def _read(path: Path, files: set[Path]) -> list[Document]:
+    """The documents of one file or folder."""
+    files.add(path)
+    if not path.is_dir():
+        return parse(_text(path), str(path))
+    if (kustomization := _kustomization_in(path)) is not None:
+        return _read_kustomization(kustomization, files)
+    inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES and each.is_file())
+    if not inside:
+        raise ManifestError(f"{path}: no YAML file and no kustomization in this folder")
+    return [document for each in inside for document in _read(each, files)]
+
+
+def _read_kustomization(path: Path, files: set[Path]) -> list[Document]:
+    """The documents that a kustomization stands for."""
+    folder = path.parent
+    more: list[str] = []
+    plain = _Plain(files, more)
+    documents = plain.documents(path)
+    return _render(folder, more, files) if more else documents
+
+
+class _Plain:
+    """Reads kustomizations that need no patching.
+
+    Args:
+        files: takes every file that is read.
+        more: takes what only kustomize can do; if anything, the documents are
+            not what it would make of them.
+    """
+
+    def __init__(self, files: set[Path], more: list[str]) -> None:
+        self._files = files
+        self._more = more
+
+    def documents(self, path: Path) -> list[Document]:
+        """The documents of the kustomization at `path`."""
+        content = self._content(path)
+        found: list[Document] = []
+        for resource in self._local(path, content, "resources"):
+            kustomization = _kustomization_in(resource)
+            if kustomization is not None:
+                found += self.documents(kustomization)
+            else:
+                found += _read(resource, self._files)
+        # The outermost namespace wins, and a component's before one's own.
+        names = [
+            self._component_namespace(each) for each in self._local(path, content, "components")
+        ]
+        for name in [*names, self._namespace(path, content)]:
+            if name:
+                found = [replace(document, forced_namespace=name) for document in found]
+        return found
+
+    def _component_namespace(self, folder: Path) -> str:
+        """The namespace that a component sets; empty for none."""
+        path = _kustomization_in(folder)
+        if path is None:
+            self._more.append(f"the component {folder}")
+            return ""
+        content = self._content(path)
+        if content.get("resources") or content.get("components"):
+            self._more.append(f"what the component {folder} adds")
+        return self._namespace(path, content)
+
+    def _content(self, path: Path) -> dict[str, Any]:
+        """What a kustomization says, all that plain reading cannot do noted."""
+        self._files.add(path)
+        parsed = parse(_text(path), str(path))
+        content = parsed[0].content if parsed else {}
+        self._more.extend(sorted(set(map(str, content)) - _PLAIN))
+        for image in content.get("images") or ():
+            if not isinstance(image, dict) or not set(image) <= _PLAIN_IMAGE:
+                self._more.append("images")
+        return content
+
+    def _local(self, path: Path, content: dict[str, Any], field: str) -> list[Path]:
+        """The paths in a list that are there: others kustomize may know."""
+        value = content.get(field) or []
+        if not isinstance(value, list):
+            raise ManifestError(f"{path}: {field} must be a list of paths")
+        there = [each for each in value if (path.parent / str(each)).exists()]
+        self._more.extend(f"{field}: {each}" for each in value if each not in there)
+        return [path.parent / str(each) for each in there]
+
+    @staticmethod
+    def _namespace(path: Path, content: dict[str, Any]) -> str:
+        """The namespace that a kustomization sets; empty for none."""
+        namespace = content.get("namespace") or ""
+        if not isinstance(namespace, str):
+            raise ManifestError(f"{path}: namespace must be a name")
+        return namespace
+
+
+def _kustomization_in(path: Path) -> Path | None:
+    """The kustomization of a folder, if it is one."""
+    return next((path / name for name in _KUSTOMIZATIONS if (path / name).is_file()), None)
+
+
+def _render(folder: Path, reasons: Sequence[str], files: set[Path]) -> list[Document]:
+    """What ``kubectl kustomize`` makes of a folder."""
+    files.update(folder.rglob("*"))
+    command = shutil.which("kubectl")
+    if command is None:
+        raise ManifestError(
+            f"{folder}: this kustomization does more than list resources, set a namespace"
+            f" and tag images ({', '.join(reasons)}), which needs kubectl on the PATH;"
+            f" or render it elsewhere: kubectl kustomize {folder} | trio-echo rehearse -"
+        )
+    try:
+        result = subprocess.run(  # noqa: S603 - kubectl from the PATH, on the user's folder
+            [command, "kustomize", str(folder)],
+            capture_output=True,
+            timeout=_RENDER_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ManifestError(f"{folder}: kubectl kustomize failed: {error}") from error
+    if result.returncode:
+        reason = " ".join(result.stderr.decode(errors="replace").split())
+        raise ManifestError(f"{folder}: kubectl kustomize failed: {reason}")
+    text = result.stdout.decode(errors="replace")
+    return parse(text, f"{folder} (as kubectl kustomize renders it)")
+
+
+def _text(path: Path) -> str:
+    """The text of a file."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: is no UTF-8 text ({error.reason})") from None

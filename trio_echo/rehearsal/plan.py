@@ -1,0 +1,164 @@
+"""Documents -> what is rehearsed, and what is not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trio_echo.rehearsal.errors import ManifestError
+from trio_echo.rehearsal.gateway_api import gateway_api_listeners
+from trio_echo.rehearsal.istio import istio_listeners
+from trio_echo.rehearsal.route import Route
+from trio_echo.rehearsal.workloads import read_workloads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from trio_echo.rehearsal.containers import ParseServe
+    from trio_echo.rehearsal.documents import Document
+
+__all__ = ["Plan", "make_plan"]
+
+_ISTIO = {"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}
+_GATEWAY_API = "gateway.networking.k8s.io"
+_VERSIONS = {
+    ("networking.istio.io", "Gateway"): _ISTIO,
+    ("networking.istio.io", "VirtualService"): _ISTIO,
+    ("networking.istio.io", "DestinationRule"): _ISTIO,
+    (_GATEWAY_API, "Gateway"): {f"{_GATEWAY_API}/v1", f"{_GATEWAY_API}/v1beta1"},
+    (_GATEWAY_API, "TCPRoute"): {f"{_GATEWAY_API}/v1", f"{_GATEWAY_API}/v1alpha2"},
+    (_GATEWAY_API, "TLSRoute"): {
+        f"{_GATEWAY_API}/v1",
+        f"{_GATEWAY_API}/v1alpha2",
+        f"{_GATEWAY_API}/v1alpha3",
+    },
+    ("apps", "Deployment"): {"apps/v1"},
+    ("", "Service"): {"v1"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is rehearsed.
+
+    Attributes:
+        route: the listeners, weights and backends.
+        notices: what the documents say that is not carried out, a line each.
+    """
+
+    route: Route
+    notices: tuple[str, ...]
+
+
+class _Notes:
+    """Collects what is not carried out, and says it once for all that are alike."""
+
+    def __init__(self) -> None:
+        self._fields: dict[tuple[str, str], list[str]] = {}
+        self._unknown: list[str] = []
+
+    def unknown(self, document: Document) -> None:
+        """A document of a kind that is not rehearsed."""
+        self._unknown.append(f"{document.kind} {document.name}".strip())
+
+    def note(self, document: Document, what: str) -> None:
+        """A part of a document."""
+        self._fields.setdefault((document.kind, document.name), []).append(what)
+
+    def lines(self) -> tuple[str, ...]:
+        """The notices."""
+        alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for (kind, name), fields in self._fields.items():
+            alike.setdefault((kind, tuple(fields)), []).append(name)
+        lines = [
+            f"{kind} {', '.join(names)}: not carried out: {_gathered(fields)}"
+            for (kind, fields), names in alike.items()
+        ]
+        if self._unknown:
+            lines.insert(0, f"not carried out: {', '.join(self._unknown)}")
+        return tuple(lines)
+
+
+def make_plan(documents: Sequence[Document], parse: ParseServe) -> Plan:
+    """Work out what the documents would do in a cluster.
+
+    Args:
+        documents: all that would be applied.
+        parse: reads the command line of ``serve``.
+
+    Raises:
+        ManifestError: a document is wrong, two describe the same object, or no
+            route leads anywhere.
+    """
+    notes = _Notes()
+    known: dict[str, list[Document]] = {"networking.istio.io": [], _GATEWAY_API: [], "": []}
+    seen: dict[tuple[str, str, str, str], Document] = {}
+    for document in documents:
+        group = document.api_version.rpartition("/")[0]
+        versions = _VERSIONS.get((group, document.kind))
+        if versions is None:
+            notes.unknown(document)
+            continue
+        if document.api_version not in versions:
+            raise document.error(
+                "apiVersion",
+                f"{document.api_version} is not served; served: {', '.join(sorted(versions))}",
+            )
+        key = (group, document.kind, document.namespace, document.name)
+        if key in seen:
+            raise document.error("metadata.name", f"is also at {seen[key].place()}")
+        seen[key] = document
+        known[group if group in known else ""].append(document)
+    workloads = read_workloads(known[""], parse, notes.note)
+    listeners = [
+        *istio_listeners(known["networking.istio.io"], workloads, notes.note),
+        *gateway_api_listeners(known[_GATEWAY_API], workloads, notes.note),
+    ]
+    if not listeners:
+        raise ManifestError(_nothing_routed(documents))
+    backends = {each.backend.name: each.backend for each in workloads.deployments}
+    route = Route(listeners=tuple(listeners), backends=tuple(backends.values()))
+    return Plan(route, (*notes.lines(), *_alike(route), *_certificates(route)))
+
+
+def _gathered(fields: Sequence[str]) -> str:
+    """Paths with those of one parent together: ``spec.{a, b}, spec.c.d``."""
+    together: dict[str, list[str]] = {}
+    for each in fields:
+        parent, dot, name = each.rpartition(".")
+        whole = " " in each or not dot
+        together.setdefault("" if whole else f"{parent}.", []).append(each if whole else name)
+    return ", ".join(
+        parent + (f"{{{', '.join(names)}}}" if parent and len(names) > 1 else ", ".join(names))
+        for parent, names in together.items()
+    )
+
+
+def _nothing_routed(documents: Iterable[Document]) -> str:
+    """What to say when no route was found."""
+    found = ", ".join(f"{each.kind} {each.name}" for each in documents) or "nothing"
+    return (
+        "no route found: give a VirtualService with its Gateway, or a TCPRoute or TLSRoute with"
+        f" its Gateway, beside the Deployments and Services; found: {found}"
+    )
+
+
+def _alike(route: Route) -> Iterable[str]:
+    """Say which backends cannot be told apart by their answers."""
+    by_prefix: dict[str, list[str]] = {}
+    for backend in route.backends:
+        by_prefix.setdefault(backend.config.prefix, []).append(backend.name)
+    for prefix, names in by_prefix.items():
+        if len(names) > 1:
+            yield (
+                f"{' and '.join(names)} all answer {prefix!r}: the split between them"
+                " cannot be seen, they are judged as one"
+            )
+
+
+def _certificates(route: Route) -> Iterable[str]:
+    """Say that certificates of the cluster are not used."""
+    for backend in route.backends:
+        if (tls := backend.config.tls) is not None:
+            asks = " and asks clients for none" if tls.client_ca else ""
+            yield f"{backend.name} shows a throw-away certificate in place of {tls.cert}{asks}"
