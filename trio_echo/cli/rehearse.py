@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,34 +11,48 @@ import structlog
 import trio
 import typer
 
-from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, publish
+from trio_echo.cli import serve as serve_command
+from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption
+from trio_echo.cli.performance import Loaded, Performance, Script
 from trio_echo.cli.probe import parse_expectation
-from trio_echo.cli.tally import follow
-from trio_echo.errors import ConfigError
+from trio_echo.errors import ConfigError, TrioEchoError
 from trio_echo.prober import ProbeConfig
 from trio_echo.prober.config import DEFAULT_CONNECTIONS
 from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
-from trio_echo.rehearsal import RehearsalError, built_in, courses, find_envoy, judge, open_stage
-from trio_echo.rehearsal.errors import one_error
+from trio_echo.rehearsal import RehearsalError, built_in, courses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from trio_echo.prober import Report, Tally
-    from trio_echo.rehearsal import Course, CrossCheck, Route, Stage
+    from trio_echo.prober import ProbeTLS
+    from trio_echo.rehearsal import Route
+    from trio_echo.server import ServerConfig
 
-__all__ = ["rehearse"]
+__all__ = ["parse_container", "rehearse"]
 
 _UNMEASURED = 4
-_INTERRUPTED = 130
+_BUILT_IN = "one=80,two=20"
+_MOST_WEIGHT = 2**31 - 1
 
 
 def rehearse(
+    manifests: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MANIFEST]...",
+            help="Files and folders, kustomizations too; - is stdin. None: a built-in route.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     weights: Annotated[
-        str,
-        typer.Option(metavar="NAME=WEIGHT,...", help="The backends of the built-in route."),
-    ] = "one=80,two=20",
+        str | None,
+        typer.Option(
+            metavar="NAME=WEIGHT,...",
+            help=f"The backends of the built-in route. [default: {_BUILT_IN}]",
+            show_default=False,
+        ),
+    ] = None,
     expect: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,8 +60,12 @@ def rehearse(
             help="Expect this instead of what the route says; once for each backend.",
         ),
     ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="Rehearse only what listens on this port."),
+    ] = None,
     connections: Annotated[
-        int, typer.Option(metavar="N", help="Spend at most so many connections.")
+        int, typer.Option(metavar="N", help="Spend at most so many connections on each route.")
     ] = DEFAULT_CONNECTIONS,
     concurrency: Annotated[
         int, typer.Option("-c", "--concurrency", metavar="N", help="Connections in flight at most.")
@@ -61,6 +79,20 @@ def rehearse(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="For connecting, and again for each answer.")
     ] = 5.0,
+    print_envoy: Annotated[
+        bool, typer.Option("--print-envoy", help="Print Envoy's configuration, and run nothing.")
+    ] = False,
+    hold: Annotated[
+        bool,
+        typer.Option("--hold", help="Then keep the route up, and follow edits of the manifests."),
+    ] = False,
+    shift: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS,...",
+            help="Walk the route through sets of weights, such as 100/0,80/20,0/100.",
+        ),
+    ] = None,
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
@@ -70,110 +102,145 @@ def rehearse(
     Exit code: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 4 could not measure,
     130 interrupted.
     """
-    configure = partial(
-        ProbeConfig,
-        connections=connections,
-        concurrency=concurrency,
-        margin=margin,
-        alpha=alpha,
-        timeout=timeout,
+    expected = parse_expectation("expect", expect or ())
+    load = _loader(manifests or [], weights, port)
+
+    def configure(
+        *, target: str, expect: Mapping[str, float], tls: ProbeTLS | None = None
+    ) -> ProbeConfig:
+        return ProbeConfig(
+            target=target,
+            expect=expected or expect,
+            connections=connections,
+            concurrency=concurrency,
+            margin=margin,
+            alpha=alpha,
+            timeout=timeout,
+            tls=tls,
+        )
+
+    loaded = load()
+    script = Script(
+        load=load,
+        configure=configure,
+        sets=_parse_shift(shift, loaded.route) if shift else (),
+        hold=hold,
+        files=Files(json, junit, svg),
     )
-    route = built_in(parse_weights(weights))
-    expected = parse_expectation("expect", expect or ()) or None
     # Whatever cannot work is refused before anything starts.
-    for course in courses(route):
-        configure(target="127.0.0.1:1", expect=expected or route.shares(course.chain))
-    files = Files(json, junit, svg)
+    for course in courses(loaded.route):
+        configure(target="127.0.0.1:1", expect=loaded.route.shares(course.chain))
+    chosen = {"expect": expect, "json": json, "junit": junit}
+    chosen |= {} if shift else {"svg": svg}
+    for name, value in chosen.items():
+        if value and shift:
+            raise ConfigError(name, "does not go with --shift, which judges several splits")
+        if value and len(courses(loaded.route)) > 1:
+            raise ConfigError(name, f"is for one route; choose it by --port: {_places(loaded)}")
+    if print_envoy:
+        from trio_echo.rehearsal.by_hand import by_hand  # noqa: PLC0415 - PyYAML, an extra
+
+        sys.stdout.write(by_hand(loaded.route))
+        return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     try:
-        code = trio.run(_Performance(route, expected, configure, files).run)
+        code = trio.run(Performance(script, loaded).run)
     except RehearsalError as error:
         print(f"trio-echo: {error}", file=sys.stderr)
         code = _UNMEASURED
     raise typer.Exit(code)
 
 
-def parse_weights(text: str) -> dict[str, int]:
+def _loader(
+    manifests: Sequence[str], weights: str | None, port: int | None
+) -> Callable[[], Loaded]:
+    """What reads the route, now and after each edit."""
+    if not manifests:
+        route = built_in(_parse_weights(weights or _BUILT_IN))
+        return partial(_only, Loaded(route, (), ()), port)
+    if weights is not None:
+        raise ConfigError("weights", "are for the built-in route; the manifests have their own")
+    standard_input = sys.stdin.read() if "-" in manifests else ""
+
+    def load() -> Loaded:
+        try:
+            from trio_echo.rehearsal.kustomize import read_manifests  # noqa: PLC0415 - an extra
+            from trio_echo.rehearsal.plan import make_plan  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise RehearsalError(
+                f"reading manifests needs {error.name}; install it with:"
+                " pip install 'trio-echo[rehearse]'"
+            ) from None
+        found = read_manifests(manifests, standard_input)
+        plan = make_plan(found.documents, parse_container)
+        return _only(Loaded(plan.route, plan.notices, tuple(found.files)), port)
+
+    return load
+
+
+def parse_container(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:
+    """Read a container's command line with the parser of ``serve`` itself.
+
+    Raises:
+        TrioEchoError: it would not start.
+    """
+    if {"-h", "--help"} & set(arguments):
+        raise TrioEchoError("--help starts no server")
+    try:
+        return serve_command.parse(arguments, environment)
+    except typer.TyperException as error:
+        raise TrioEchoError(error.format_message()) from None
+
+
+def _only(loaded: Loaded, port: int | None) -> Loaded:
+    """Only what listens on a port; everything where none is given."""
+    listeners = tuple(each for each in loaded.route.listeners if port in {None, each.port})
+    if not listeners:
+        raise ConfigError("port", f"nothing listens on {port}; what listens: {_places(loaded)}")
+    return replace(loaded, route=replace(loaded.route, listeners=listeners))
+
+
+def _places(loaded: Loaded) -> str:
+    """The listeners with their ports."""
+    return ", ".join(f"{each.port} ({each.name})" for each in loaded.route.listeners)
+
+
+def _parse_weights(text: str) -> dict[str, int]:
     """Read ``one=80,two=20``.
 
     Raises:
         ConfigError: it is of another form, or a weight is no whole number.
     """
     weights = parse_expectation("weights", text.split(","))
-    if any(not weight.is_integer() or not 0 <= weight < 2**31 for weight in weights.values()):
+    if any(not each.is_integer() or not 0 <= each <= _MOST_WEIGHT for each in weights.values()):
         raise ConfigError("weights", f"must be whole numbers from 0, got {text!r}")
     if "" in weights or not any(weights.values()):
         raise ConfigError("weights", f"must have names, and one weight above 0, got {text!r}")
     return {name: int(weight) for name, weight in weights.items()}
 
 
-class _Performance:
-    """One run of the command, from the first server to the exit code."""
+def _parse_shift(text: str, route: Route) -> tuple[tuple[int, ...], ...]:
+    """Read ``100/0,80/20``: sets of weights in the order of the route's destinations.
 
-    def __init__(
-        self,
-        route: Route,
-        expect: Mapping[str, float] | None,
-        configure: partial[ProbeConfig],
-        files: Files,
-    ) -> None:
-        self._route = route
-        self._expect = expect
-        self._configure = configure
-        self._files = files
-        self._binary = find_envoy()
-        self._tally: Tally | None = None
-        self._interrupted = False
-
-    async def run(self) -> int:
-        """Put the route up, judge it, take it down; return the exit code."""
-        code = 0
-        signalled = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
-        with one_error(), signalled as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._end_on_signals, signals, nursery.cancel_scope)
-                async with open_stage(self._route, self._binary) as stage:
-                    self._say_ports(stage)
-                    for course in courses(stage.route):
-                        code = max(code, await self._judge(stage, course))
-                        if self._interrupted:
-                            break
-                nursery.cancel_scope.cancel()
-        return _INTERRUPTED if self._interrupted else code
-
-    async def _judge(self, stage: Stage, course: Course) -> int:
-        """Probe one course with a live tally, and print what comes of it."""
-        async with trio.open_nursery() as nursery:
-
-            def watch(tally: Tally) -> None:
-                self._tally = tally
-                nursery.start_soon(follow, tally)
-
-            report, check = await judge(
-                stage, course, self._configure, expect=self._expect, watch=watch
+    Raises:
+        ConfigError: it is of another form, or the route has not one split.
+    """
+    found = courses(route)
+    if len(found) != 1 or found[0].server_name is not None:
+        places = ", ".join(f"{each.listener.port} ({each.listener.name})" for each in found)
+        raise ConfigError("shift", f"walks one route without TLS; choose it by --port: {places}")
+    order = [each.name for each in found[0].chain.destinations]
+    sets: list[tuple[int, ...]] = []
+    for each in text.split(","):
+        numbers = each.split("/")
+        if not all(number.isascii() and number.isdigit() for number in numbers):
+            raise ConfigError("shift", f"must be weights as 100/0,80/20, got {text!r}")
+        weights = tuple(map(int, numbers))
+        if len(weights) != len(order) or not 0 < sum(weights) <= _MOST_WEIGHT:
+            raise ConfigError(
+                "shift",
+                f"must have a weight for each of {', '.join(order)},"
+                f" one of them above 0, got {each!r}",
             )
-            self._tally = None
-            nursery.cancel_scope.cancel()
-        return self._publish(report, check)
-
-    def _publish(self, report: Report, check: CrossCheck) -> int:
-        """Print the report and the cross-check; return the exit code of both."""
-        code = publish(report, self._files)
-        self._files.words.print(str(check), soft_wrap=True)
-        return code if check.agrees else _UNMEASURED
-
-    def _say_ports(self, stage: Stage) -> None:
-        """Say where the route can be reached, and why if it is elsewhere."""
-        for listener in stage.route.listeners:
-            port = stage.ports[listener.name]
-            instead = f", as {listener.port} is not free" if port != listener.port else ""
-            print(f"{listener.name}: Envoy on 127.0.0.1:{port}{instead}", file=sys.stderr)
-
-    async def _end_on_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        """Stop the probe at the first signal and print what it has; end all at the next."""
-        async for _ in signals:
-            if self._interrupted or self._tally is None:
-                scope.cancel()
-            else:
-                self._tally.stop()
-            self._interrupted = True
+        sets.append(weights)
+    return tuple(sets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -100,6 +100,20 @@ class Configure(Protocol):
         """The configuration for a target."""
 
 
+class Beside(Protocol):
+    """Clients that use the stage beside the probe, and count what they do.
+
+    Attributes:
+        answered: their connections that were answered, by prefix.
+        launched: all their connections.
+        quiet: while it is held, none of them is on its way.
+    """
+
+    answered: Counter[str]
+    launched: int
+    quiet: trio.Lock
+
+
 def courses(route: Route) -> list[Course]:
     """All that is to be probed: every chain of every listener."""
     return [
@@ -114,8 +128,8 @@ async def judge(
     course: Course,
     configure: Configure,
     *,
-    expect: Mapping[str, float] | None = None,
     watch: Callable[[Tally], object] | None = None,
+    beside: Beside | None = None,
 ) -> tuple[Report, CrossCheck]:
     """Probe one course and check the counts.
 
@@ -123,8 +137,8 @@ async def judge(
         stage: what is up.
         course: one of the `courses` of its route.
         configure: makes the probe's configuration.
-        expect: the expected weights by prefix; None for what the route says.
         watch: as for `trio_echo.probe`.
+        beside: other clients, whose connections are counted in.
 
     Raises:
         RehearsalError: Envoy does not tell its counts.
@@ -135,46 +149,82 @@ async def judge(
         tls = ProbeTLS(ca=authority, server_name=course.server_name)
     config = configure(
         target=f"127.0.0.1:{stage.ports[course.listener.name]}",
-        expect=stage.route.shares(course.chain) if expect is None else expect,
+        expect=stage.route.shares(course.chain),
         tls=tls,
     )
-    accepted, dialled = stage.accepted(), await stage.dialled()
+    quiet = beside.quiet if beside else trio.Lock()
+    async with quiet:
+        before = await _counts(stage, beside)
     report = await probe(config, watch=watch)
-    return report, await _settled(stage, report, accepted, dialled)
+    async with quiet:
+        return report, await _settled(stage, beside, report, before)
 
 
 async def _settled(
-    stage: Stage, report: Report, accepted: Mapping[str, int], dialled: Mapping[str, int]
+    stage: Stage, beside: Beside | None, report: Report, before: _Counts
 ) -> CrossCheck:
     """Compare the counts once nothing is on its way any more.
 
-    What the client gave up may still be in a backlog: wait a moment for it.
+    What a client gave up may still be in a backlog: wait a moment for it.
     """
     deadline = trio.current_time() + _SETTLE
     while True:
+        now = await _counts(stage, beside)
         check = compare(
             stage.route,
-            report,
-            Counter(stage.accepted()) - Counter(accepted),
-            Counter(await stage.dialled()) - Counter(dialled),
+            report.counts + Counter(report.late) + (now.answered - before.answered),
+            report.launched + report.contacts + now.launched - before.launched,
+            accepted=now.accepted - before.accepted,
+            dialled=now.dialled - before.dialled,
         )
         if check.agrees or trio.current_time() > deadline:
             return check
         await trio.sleep(_POLL)
 
 
+class _Counts(NamedTuple):
+    """All that is counted beside the probe, at one moment.
+
+    Attributes:
+        dialled: connections that Envoy made, by destination.
+        accepted: connections that the backends accepted, by prefix.
+        answered: connections of other clients that were answered, by prefix.
+        launched: all connections of other clients.
+    """
+
+    dialled: Counter[str]
+    accepted: Counter[str]
+    answered: Counter[str]
+    launched: int
+
+
+async def _counts(stage: Stage, beside: Beside | None) -> _Counts:
+    """Take the counts."""
+    return _Counts(
+        Counter(await stage.dialled()),
+        Counter(stage.accepted()),
+        Counter(beside.answered if beside else ()),
+        beside.launched if beside else 0,
+    )
+
+
 def compare(
-    route: Route, report: Report, accepted: Counter[str], dialled: Counter[str]
+    route: Route,
+    answered: Counter[str],
+    launched: int,
+    *,
+    accepted: Counter[str],
+    dialled: Counter[str],
 ) -> CrossCheck:
     """Put the three counts side by side. Pure.
 
     Args:
         route: which destinations lead to which backends.
-        report: the client's counts.
+        answered: the clients' connections that were answered, by prefix.
+        launched: all the clients' connections.
         accepted: the backends' counts by prefix.
         dialled: Envoy's counts by the destination's name.
     """
-    answered = report.counts + Counter(report.late)
     rows = [
         Row(
             names=tuple(prefixes),
@@ -184,7 +234,7 @@ def compare(
         )
         for prefixes, destinations in _groups(route)
     ]
-    return CrossCheck(tuple(rows), report.launched + report.contacts - answered.total())
+    return CrossCheck(tuple(rows), launched - answered.total())
 
 
 def _groups(route: Route) -> Iterator[tuple[list[str], list[str]]]:
