@@ -44,6 +44,7 @@ class Listener:
 
 def format_address(host: str, port: int) -> str:
     """Write an address as in a URL: ``127.0.0.1:9000``, ``[::]:9000``."""
+    host = host.removeprefix("::ffff:")  # an IPv4 client of a dual-stack socket
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
