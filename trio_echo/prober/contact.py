@@ -39,8 +39,9 @@ async def find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
     """
     deadline = trio.current_time() + tally.config.wait
     pause = _FIRST_PAUSE
+    if tally.config.wait:
+        tally.phase = "waiting"
     while True:
-        tally.phase = "resolving"
         failure: Result
         try:
             address = await _resolve(tally)
@@ -50,7 +51,6 @@ async def find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
             tally.address = show_address(address)
             if not tally.config.wait:
                 return address
-            tally.phase = "waiting"
             tally.contacts += 1
             failure = await exchanger.exchange(address, -tally.contacts, trio.current_time())
             if failure.outcome is Outcome.OK:

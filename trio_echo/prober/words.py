@@ -86,7 +86,7 @@ def basis(report: Report) -> str:
     if len(report.runs) > 1:
         spent += f", {len(report.runs)} runs"
     if report.verdict is Verdict.UNMEASURED:
-        return f"{spent}; what came of them says nothing about the split"
+        return f"{_connections(report.connections)} judged; nothing can be said about the split"
     if report.verdict is Verdict.FAIL and not _split_failed(report):
         return f"{spent}; {report.error_limit} may fail, and {report.errors} did"
     if not report.expect:
