@@ -60,12 +60,13 @@ def test_every_line_of_a_json_log_parses(level: str) -> None:
 
 def test_a_hostile_payload_is_escaped_on_the_console() -> None:
     """One line stays one line, and no terminal sees an escape."""
-    with serve_process("0", "one", "--host", "127.0.0.1", "--log-lines") as server:
+    with serve_process("0", "one", "--log-lines") as server:
         exchange(server.ports[0], HOSTILE + b"rest \x1b[31m")
         server.signal()
         assert server.end() == 0
     assert all(line.endswith("\n") and line[:-1].isprintable() for line in server.log)
     requests = [line for line in server.log if " request: " in line]
+    assert requests[0].startswith("127.0.0.1:")  # also as a client of a dual-stack socket
     assert requests[0].endswith('"}{\\\\n\\r\n')
     assert requests[1].endswith(" request: rest \\x1b[31m\n")
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import trio
 import typer
 
+from trio_echo.cli import logs
 from trio_echo.cli import serve as serve_command
 from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption
 from trio_echo.cli.performance import Loaded, Performance, Script
@@ -142,7 +142,7 @@ def rehearse(
 
         sys.stdout.write(by_hand(loaded.route))
         return
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+    logs.configure(logs.LogFormat.CONSOLE, logs.LogLevel.WARNING)
     try:
         code = trio.run(Performance(script, loaded).run)
     except RehearsalError as error:
