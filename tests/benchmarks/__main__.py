@@ -38,8 +38,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the options; ``--quick`` changes the defaults of the others."""
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a rough run within a minute")
-    parser.add_argument("--rounds", type=int, help="rounds through all servers (default: 5)")
-    parser.add_argument("--seconds", type=float, help="of each load and server (default: 1.5)")
+    parser.add_argument("--rounds", type=int, help="rounds through all servers (default: 7)")
+    parser.add_argument("--seconds", type=float, help="of each load and server (default: 1)")
     for option, known in (("--servers", [*SERVERS]), ("--loads", [*LOADS, "memory"])):
         parser.add_argument(
             option,
@@ -50,8 +50,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (2 if options.quick else 5)
-    options.seconds = options.seconds or (0.5 if options.quick else 1.5)
+    options.rounds = options.rounds or (2 if options.quick else 7)
+    options.seconds = options.seconds or (0.5 if options.quick else 1.0)
     return options
 
 

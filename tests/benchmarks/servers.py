@@ -29,7 +29,7 @@ _ENDING = 5.0
 # Each command takes the port and the prefix as its last two arguments. All of them
 # listen on every address of the machine, as trio-echo does with default options.
 SERVERS: dict[str, Sequence[str | Path]] = {
-    OURS: [_SCRIPTS / "trio-echo", "serve"],
+    OURS: [_SCRIPTS / "trio-echo", "serve", "--admin-port", "0"],
     "go-print": [_BUILT / "echo", "-print"],
     "go-silent": [_BUILT / "echo"],
     "uvloop": [sys.executable, _HERE / "peers" / "uvloop_batched.py"],
