@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from benchmarks.summary import OURS
@@ -146,15 +147,20 @@ def running(name: str, prefix: str, core: int | None) -> Iterator[Process]:
     command = [*SERVERS[name], str(port), prefix]
     # What a server prints goes nowhere: the cheapest place, in favour of those that print.
     with (
+        TemporaryFile() as complaints,
         pinned(core),
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as popen,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints) as popen,
     ):
         try:
             process = Process(name, port, popen)
-            _await_listener(process)
-            yield process
-            if popen.poll() is not None:
-                raise MisbehavedError(f"{name} ended by itself, with exit code {popen.returncode}")
+            started = _accepts(process)
+            if started:
+                yield process
+            if not started or popen.poll() is not None:
+                complaints.seek(0)
+                last = complaints.read().decode(errors="replace").strip().rpartition("\n")[2]
+                event = "ended by itself" if started else "did not start"
+                raise MisbehavedError(f"{name} {event}, exit code {popen.returncode}: {last}")
         finally:
             popen.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -162,13 +168,12 @@ def running(name: str, prefix: str, core: int | None) -> Iterator[Process]:
             popen.kill()
 
 
-def _await_listener(process: Process) -> None:
-    """Return when the server accepts connections."""
+def _accepts(process: Process) -> bool:
+    """Wait until the server accepts connections; tell whether it does."""
     deadline = time.monotonic() + _STARTUP
-    while True:
+    while process.popen.poll() is None and time.monotonic() < deadline:
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", process.port)) == 0:
-                return
-        if process.popen.poll() is not None or time.monotonic() > deadline:
-            raise MisbehavedError(f"{process.name} did not start: {process.popen.args!r}")
+                return True
         time.sleep(0.05)
+    return False
