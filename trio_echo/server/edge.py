@@ -44,14 +44,21 @@ _MORE: Final = 1  # its turn is over, and there may be more
 _BLOCKED: Final = 2  # the client does not read: part of an answer is stuck
 _EOF: Final = 3  # the client will send no more
 
+
+def _event(name: str) -> int:
+    """Look up an event; 0 where there is no epoll, and this is imported only."""
+    value: int = getattr(select, f"EPOLL{name}", 0)
+    return value
+
+
 # A short receive means that the socket is drained, and saves the receive that
 # would say so by blocking; unless it ended at an end of file or at TCP's urgent
 # mark, which these announce.
-_MARKS: Final = select.EPOLLRDHUP | select.EPOLLPRI
-_BROKEN: Final = select.EPOLLHUP | select.EPOLLERR
-_READABLE: Final = select.EPOLLIN | _MARKS | _BROKEN
-_WRITABLE: Final = select.EPOLLOUT | _BROKEN
-_INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | _MARKS | select.EPOLLET
+_MARKS: Final = _event("RDHUP") | _event("PRI")
+_BROKEN: Final = _event("HUP") | _event("ERR")
+_READABLE: Final = _event("IN") | _MARKS | _BROKEN
+_WRITABLE: Final = _event("OUT") | _BROKEN
+_INTEREST: Final = _event("IN") | _event("OUT") | _MARKS | _event("ET")
 
 
 class Hub:
