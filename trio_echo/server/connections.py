@@ -113,7 +113,8 @@ class Connections:
         self._carrier = carrier
         self._prefix = encode_prefix(config.prefix)
         self._open: set[Connection] = set()
-        self._places = config.max_connections or _places_by_descriptors()
+        self._limit = config.max_connections or _places_by_descriptors()
+        self._places = self._limit
         self._waiting = trio.lowlevel.ParkingLot()
         self._spare: list[trio.lowlevel.Task] = []
         self._draining = False
@@ -132,7 +133,7 @@ class Connections:
         while self.full:
             self._throttle.warning(
                 "no place for another connection, clients wait in the backlog",
-                max_connections=len(self._open),
+                max_connections=self._limit,
             )
             await self._waiting.park()
 
@@ -193,7 +194,8 @@ class Connections:
             self._metrics.closed(connection, reason)
             self._places += 1
             if self._waiting:
-                self._waiting.unpark()
+                # All, as at the listener of the first there may be no client.
+                self._waiting.unpark_all()
             if self._debug:
                 self._log.debug(
                     "connection closed",
