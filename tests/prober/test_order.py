@@ -6,6 +6,7 @@ import itertools
 import random
 import statistics
 from collections import Counter
+from math import comb
 
 import pytest
 from reports import drawn, made
@@ -37,7 +38,7 @@ def test_moments_are_those_of_all_permutations() -> None:
 def test_runs_against_shuffling() -> None:
     """The figures agree with ten thousand shuffles of one sample."""
     shuffle = random.Random(5)  # noqa: S311 - a simulation with fixed seeds, no secret
-    names = ["a"] * 40 + ["b"] * 15 + ["c"] * 5
+    names = ["a"] * 60 + ["b"] * 25 + ["c"] * 5
     changes = []
     for _ in range(5000):
         shuffle.shuffle(names)
@@ -75,22 +76,63 @@ def test_patterns_are_said_with_their_figure(names: list[str], code: str, words:
     assert code in [remark.code for remark in findings(report)]
 
 
-@pytest.mark.parametrize("names", [[], ["one"], ["one"] * 500, ["one", "two"] * 5])
+@pytest.mark.parametrize(
+    "names", [[], ["one"], ["one"] * 500, ["one", "two"] * 5, ["one"] * 988 + ["two"] * 12]
+)
 def test_too_little_to_tell(names: list[str]) -> None:
     """No pattern is named where the sample does not carry it."""
     assert ordered(names).runs() is None
 
 
 def test_drift_is_said_with_both_shares() -> None:
-    """Weights that were moved halfway show in the halves."""
-    names = drawn({"one": 90, "two": 10}, 400, 1) + drawn({"one": 60, "two": 40}, 400, 2)
+    """Weights that were moved show where that was, and from what to what."""
+    names = drawn({"one": 90, "two": 10}, 600, 1) + drawn({"one": 60, "two": 40}, 200, 2)
     report = made(names, connections=800)
     assert report.drift is not None
-    assert report.drift.after - report.drift.before == pytest.approx(0.3, abs=0.08) or (
-        report.drift.before - report.drift.after == pytest.approx(0.3, abs=0.08)
-    )
-    assert "in the first half" in str(report)
-    assert "were weights moved meanwhile?" in str(report)
+    assert report.drift.at == pytest.approx(600, abs=20)
+    assert report.drift.shares == pytest.approx((0.9, 0.6), abs=0.1)
+    assert f"at about answer {report.drift.at}: were weights moved meanwhile?" in str(report)
+
+
+def test_a_drift_is_not_taken_for_stickiness() -> None:
+    """Moved weights leave fewer changes than their mean does; each part by itself does not."""
+    names = drawn({"one": 80, "two": 20}, 300, 3) + drawn({"one": 20, "two": 80}, 300, 4)
+    report = made(names, connections=600)
+    assert report.changes is not None
+    assert report.changes.patterned
+    assert [remark.code for remark in findings(report)] == ["drift"]
+
+
+def test_stickiness_is_not_taken_for_a_drift() -> None:
+    """Answers that come in bunches wander, with the weights where they were."""
+    names = [name for name in drawn({"one": 80, "two": 20}, 30, 6) for _ in range(20)]
+    report = made(names, connections=600)
+    assert report.drift is not None
+    assert [remark.code for remark in findings(report)] == ["sticky"]
+
+
+def test_a_cut_over_is_a_drift() -> None:
+    """All to one and then all to two: no part has anything that could change."""
+    report = made(["one"] * 200 + ["two"] * 200, connections=400)
+    assert [remark.code for remark in findings(report)] == ["drift"]
+    assert "from 100.0 % to 0.0 % at about answer 200" in str(report)
+
+
+@pytest.mark.parametrize("counts", [(80, 20), (950, 60), (1900, 100), (2940, 90)])
+def test_chance_rarely_looks_like_a_pattern(counts: tuple[int, int]) -> None:
+    """The exact distribution of runs puts at most 1 in 4000 beyond what counts as one."""
+    names = dict(zip("ab", counts, strict=True))
+    runs = expected_runs(names)
+    assert runs.variance >= 10
+    first, second = counts
+    beyond = 0
+    for half in range(1, second + 2):
+        even = 2 * comb(first - 1, half - 1) * comb(second - 1, half - 1)
+        odd = comb(first - 1, half) * comb(second - 1, half - 1)
+        odd += comb(first - 1, half - 1) * comb(second - 1, half)
+        for changes, ways in ((2 * half - 1, even), (2 * half, odd)):
+            beyond += ways * runs._replace(changes=changes).patterned
+    assert beyond / comb(first + second, first) < 1 / 4000
 
 
 def test_steady_shares_do_not_drift() -> None:

@@ -159,10 +159,10 @@ class Report:
 
     @property
     def drift(self) -> Drift | None:
-        """The backend whose share changed most from the first half to the second.
+        """When a backend's share changed most clearly, and from what to what.
 
         None where that is no more than chance, and for merged runs, whose
-        halves are no times of day.
+        order is no course of time.
         """
         return drift(self.points) if len(self.runs) == 1 else None
 

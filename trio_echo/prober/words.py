@@ -137,7 +137,11 @@ def findings(report: Report) -> Iterator[Remark]:
     elif off and set(off) == set(report.split.shares) and len(off) == 2:  # noqa: PLR2004 - a swap takes two
         first, second = off
         yield from _swapped(report, first, second)
-    runs = report.changes
+    runs, drift = report.changes, report.drift
+    if runs is not None and drift is not None:
+        runs = drift.within(runs)
+        if runs.patterned and runs.sigmas < 0:
+            drift = None  # answers that stick together wander by themselves
     if runs is not None and runs.patterned:
         figure = (
             f"the backend changed {runs.changes} times from one connection to the next, "
@@ -155,10 +159,11 @@ def findings(report: Report) -> Iterator[Remark]:
             "(more -c, or a lower --rate)"
         )
         yield Remark("lag", None, text)
-    if (drift := report.drift) is not None:
+    if drift is not None:
+        before, after = map(percent, drift.shares)
         text = (
-            f"{_name(drift.name)} went from {percent(drift.before)} in the first half to "
-            f"{percent(drift.after)} in the second: were weights moved meanwhile?"
+            f"{_name(drift.name)} went from {before} to {after} at about answer {drift.at}: "
+            "were weights moved meanwhile?"
         )
         yield Remark("drift", drift.name, text)
 
@@ -242,11 +247,15 @@ def _failure_words(report: Report, outcome: Outcome, count: int) -> str:
 
 
 def _swapped(report: Report, first: str, second: str) -> Iterator[Remark]:
-    """Whether two backends have each other's share."""
+    """Whether two backends have each other's share, rather than each the same."""
     split = report.split
     swapped = {first: split.shares[second], second: split.shares[first]}
-    intervals = {name: split.interval(name) for name in swapped}
-    if all(intervals[name].low <= share <= intervals[name].high for name, share in swapped.items()):
+    even = (split.shares[first] + split.shares[second]) / 2
+    if all(
+        split.interval(name).low <= share <= split.interval(name).high
+        and abs(split.counts[name] / split.total - share) < abs(even - share) / 2
+        for name, share in swapped.items()
+    ):
         text = f"the counts fit the weights of {_name(first)} and {_name(second)} swapped"
         yield Remark("swapped", None, text)
 
