@@ -11,6 +11,19 @@ from trio_echo.rehearsal.plan import Plan, make_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trio_echo.server import ServerConfig
+
+
+_CONFIGS: dict[tuple[tuple[str, ...], frozenset[tuple[str, str]]], ServerConfig] = {}
+
+
+def parse_once(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:
+    """The parser of ``serve``, asked once for each command line: it is slow to set up."""
+    key = (tuple(arguments), frozenset(environment.items()))
+    if key not in _CONFIGS:
+        _CONFIGS[key] = parse_container(arguments, environment)
+    return _CONFIGS[key]
+
 
 def plan(*texts: str) -> Plan:
     """The plan of manifests, each as if it were a file of its own."""
@@ -19,7 +32,7 @@ def plan(*texts: str) -> Plan:
         for number, text in enumerate(texts, start=1)
         for document in parse_documents(text, f"{number}.yaml")
     ]
-    return make_plan(documents, parse_container)
+    return make_plan(documents, parse_once)
 
 
 def deployment(name: str, version: str, args: str, *, more: str = "", pod: str = "") -> str:

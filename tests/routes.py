@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from hypothesis import strategies as st
 
+from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.route import (
     Backend,
     Chain,
@@ -16,6 +21,9 @@ from trio_echo.rehearsal.route import (
     Route,
 )
 from trio_echo.server import ServerConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 YEAR = 366 * 24 * 3600
 
@@ -105,3 +113,35 @@ def destinations(draw: st.DrawFn, backends: tuple[Backend, ...]) -> tuple[Destin
         name = f"outbound|9000||{draw(st.uuids())}.svc"
         chosen.append(Destination(name=name, weight=weight, endpoints=endpoints, policy=policy))
     return tuple(chosen)
+
+
+def together(many: Sequence[Route]) -> Route:
+    """One route with the listeners of many: a start of Envoy costs more than a listener."""
+    listeners: list[Listener] = []
+    for index, route in enumerate(many):
+        for listener in route.listeners:
+            chains = tuple(
+                replace(
+                    chain,
+                    destinations=tuple(
+                        replace(each, name=f"{index} {each.name}") for each in chain.destinations
+                    ),
+                )
+                for chain in listener.chains
+            )
+            listeners.append(replace(listener, name=f"{index} {listener.name}", chains=chains))
+    return Route(listeners=tuple(listeners), backends=())
+
+
+class Anywhere(dict[Endpoint, tuple[str, int]]):
+    """Addresses for all endpoints there can be: nothing is dialled."""
+
+    def __missing__(self, endpoint: Endpoint) -> tuple[str, int]:
+        """Any loopback address will do."""
+        return ("127.0.0.1", 20_000 + endpoint.replica)
+
+
+def configuration(route: Route) -> bytes:
+    """The whole configuration of a route, on free ports."""
+    ports = {each.name: 0 for each in route.listeners}
+    return json.dumps(envoy.static(route, Anywhere(), ports)).encode()

@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+import json
+from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routes import routes
+from routes import configuration, routes, together
 
 from trio_echo.rehearsal import built_in, envoy
 from trio_echo.rehearsal.process import find_envoy, validate
-from trio_echo.rehearsal.route import Endpoint, Listener, Route
+
+if TYPE_CHECKING:
+    from trio_echo.rehearsal import Route
 
 
-class EverywhereAtOnce(dict[Endpoint, tuple[str, int]]):
-    """Addresses for all endpoints there can be."""
-
-    def __missing__(self, endpoint: Endpoint) -> tuple[str, int]:
-        """Any loopback address will do: nothing is dialled."""
-        return ("127.0.0.1", endpoint.port + endpoint.replica)
-
-
-def configuration(route: Route) -> envoy.Json:
-    """The whole configuration of a route, on free ports."""
-    return envoy.static(route, EverywhereAtOnce(), {each.name: 0 for each in route.listeners})
-
-
-def together(many: list[Route]) -> Route:
-    """One route with the listeners of many: a start of Envoy costs more than a listener."""
-    listeners: list[Listener] = []
-    for index, route in enumerate(many):
-        listeners += [replace(each, name=f"{each.name} {index}") for each in route.listeners]
-    return Route(listeners=tuple(listeners), backends=())
-
-
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(routes(), min_size=1, max_size=6))
 def test_envoy_takes_every_route(many: list[Route]) -> None:
     """Whatever can be described is a configuration that Envoy finds valid."""
-    content = msgspec.json.encode(configuration(together(many)))
-    assert trio.run(partial(validate, find_envoy(), content)) is None
+    content = configuration(together(many))
+    assert trio.run(validate, find_envoy(), content) is None
 
 
 async def test_validate_says_what_envoy_finds_wrong() -> None:
     """The check of the test above can fail."""
     route = built_in({"one": 80, "two": 20})
-    content = configuration(route)
+    content = json.loads(configuration(route))
     content["static_resources"]["listeners"][0]["filter_chains"] = []
-    complaint = await validate(find_envoy(), msgspec.json.encode(content))
+    complaint = await validate(find_envoy(), json.dumps(content).encode())
     assert complaint is not None
     assert "no filter chains specified" in complaint
 
 
+@settings(max_examples=25)
 @given(routes())
 def test_weights_reach_envoy_as_they_are(route: Route) -> None:
     """Each destination with a weight is in its proxy with that weight, no other is."""
@@ -73,6 +54,7 @@ def test_weights_reach_envoy_as_they_are(route: Route) -> None:
                 assert [(each["name"], each["weight"]) for each in weighted] == expected
 
 
+@settings(max_examples=25)
 @given(routes())
 def test_shares_add_up_to_the_weights(route: Route) -> None:
     """No weight is lost or made on the way to the prefixes."""

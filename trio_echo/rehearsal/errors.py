@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import TrioEchoError
+from trio_echo.prober.outcome import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +17,12 @@ __all__ = ["ManifestError", "RehearsalError", "first_leaf", "one_error"]
 class ManifestError(TrioEchoError):
     """A manifest says something that is wrong, or that cannot be carried out.
 
-    The message names file, document and field, and what would be right.
+    The message names file, document and field, and what would be right. What
+    it quotes from a file is escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class RehearsalError(TrioEchoError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trio_echo.prober.outcome import printable
 from trio_echo.rehearsal.errors import ManifestError
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.istio import istio_listeners
@@ -118,7 +119,8 @@ def make_plan(documents: Sequence[Document], parse: ParseServe) -> Plan:
         raise ManifestError(_nothing_routed(documents))
     backends = {each.backend.name: each.backend for each in workloads.deployments}
     route = Route(listeners=tuple(listeners), backends=tuple(backends.values()))
-    return Plan(route, (*notes.lines(), *_alike(route), *_certificates(route)))
+    notices = (*notes.lines(), *_alike(route), *_certificates(route))
+    return Plan(route, tuple(map(printable, notices)))
 
 
 def _gathered(fields: Sequence[str]) -> str:

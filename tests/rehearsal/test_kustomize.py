@@ -1,0 +1,199 @@
+"""Arguments: files, folders and kustomizations are read as ``kubectl apply`` reads them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from manifest_texts import ISTIO, parse_once
+
+from trio_echo.rehearsal import ManifestError
+from trio_echo.rehearsal.documents import parse
+from trio_echo.rehearsal.kustomize import Manifests, read_manifests
+from trio_echo.rehearsal.plan import make_plan
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="compares with kubectl, which is not on the PATH"
+)
+
+
+@pytest.fixture
+def no_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kubectl is found."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+
+
+def read(*paths: Path | str) -> Manifests:
+    """What these arguments hold."""
+    return read_manifests([str(path) for path in paths])
+
+
+def names(manifests: Manifests) -> list[tuple[str, str, str]]:
+    """Kind, namespace and name of each document."""
+    return [(each.kind, each.namespace, each.name) for each in manifests.documents]
+
+
+def write(folder: Path, **files: str) -> Path:
+    """A folder with these files, ``.yaml`` each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def an_object(name: str, namespace: str = "") -> str:
+    """Any object."""
+    return f"kind: Thing\nmetadata: {{name: {name}, namespace: '{namespace}'}}\n"
+
+
+def test_file_folder_and_standard_input(tmp_path: Path) -> None:
+    """Each stands for its documents, in order; a folder for its YAML and JSON files."""
+    folder = write(tmp_path / "folder", b=an_object("b"), a=an_object("a"))
+    (folder / "c.json").write_text('{"kind": "Thing", "metadata": {"name": "c"}}')
+    (folder / "README.md").write_text("not: yaml: at all")
+    write(folder / "deeper", d=an_object("d"))
+    found = read_manifests([str(folder), "-", str(folder / "a.yaml")], an_object("stdin"))
+    assert [name for _, _, name in names(found)] == ["a", "b", "c", "stdin", "a"]
+    assert found.documents[3].place() == "standard input:1, document 1 (Thing stdin)"
+    assert folder / "b.yaml" in found.files
+    assert folder in found.files
+
+
+@pytest.mark.usefixtures("no_kubectl")
+def test_plain_kustomization_needs_no_kubectl(tmp_path: Path) -> None:
+    """Resources, namespaces, components that set one, and tags: messages keep the real file."""
+    write(tmp_path / "parts", kustomization="kind: Component\nnamespace: shared\n")
+    write(
+        tmp_path / "inner",
+        kustomization="resources: [x.yaml]\nnamespace: inner\n",
+        x=an_object("x", "own"),
+    )
+    write(
+        tmp_path / "outer",
+        kustomization="resources: [../inner, y.yaml]\ncomponents: [../parts]\n"
+        "images: [{name: trio-echo, newTag: '1'}]\n",
+        y=an_object("y"),
+    )
+    assert names(read(tmp_path / "inner")) == [("Thing", "inner", "x")]
+    found = read(tmp_path / "outer")
+    assert names(found) == [("Thing", "shared", "x"), ("Thing", "shared", "y")]
+    inner = tmp_path / "outer" / ".." / "inner" / "x.yaml"
+    assert found.documents[0].place() == f"{inner}:1, document 1 (Thing x)"
+
+
+@pytest.mark.usefixtures("no_kubectl")
+@pytest.mark.parametrize(
+    ("kustomization", "reason"),
+    [
+        ("patches: [{path: p.yaml}]", "patches"),
+        ("namePrefix: a-", "namePrefix"),
+        ("images: [{name: a, newName: b}]", "images"),
+        ("resources: [https://example.com/all.yaml]", "resources: https://example.com/all.yaml"),
+        ("components: [part]", "what the component"),
+        ("components: [file.yaml]", "the component"),
+    ],
+)
+def test_kustomization_that_does_more_needs_kubectl(
+    tmp_path: Path, kustomization: str, reason: str
+) -> None:
+    """The message says what it does, and two remedies."""
+    write(tmp_path, kustomization=kustomization, file=an_object("x"))
+    write(tmp_path / "part", kustomization="resources: [x.yaml]", x=an_object("x"))
+    with pytest.raises(ManifestError) as caught:
+        read(tmp_path)
+    assert "needs kubectl on the PATH" in str(caught.value)
+    assert reason in str(caught.value)
+    assert f"kubectl kustomize {tmp_path} | trio-echo rehearse -" in str(caught.value)
+
+
+@needs_kubectl
+@pytest.mark.parametrize("folder", ["istio", "gateway-api", "gateway-api/v1alpha2"])
+def test_plain_reading_is_what_kubectl_renders(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the project's own manifests directly gives the route that kubectl would apply."""
+    rendered = [
+        document
+        for each in ("base", folder)
+        for document in parse(
+            subprocess.run(
+                ["kubectl", "kustomize", str(MANIFESTS / each)],  # noqa: S607 - the one on the PATH
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout,
+            each,
+        )
+    ]
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    plain = read(MANIFESTS / "base", MANIFESTS / folder).documents
+    assert make_plan(plain, parse_once).route == make_plan(rendered, parse_once).route
+    assert {(each.kind, each.name) for each in plain} == {
+        (each.kind, each.name) for each in rendered
+    }
+
+
+@needs_kubectl
+def test_kustomization_with_patches_is_rendered() -> None:
+    """The project's own walk through the weights: all to v1."""
+    found = read(MANIFESTS / "base", MANIFESTS / "shift" / "istio" / "all-v1")
+    plan = make_plan(found.documents, parse_once)
+    (listener,) = plan.route.listeners
+    assert plan.route.shares(listener.chains[0]) == {"one": 100, "two": 0}
+    assert any("as kubectl kustomize renders it" in each.origin for each in found.documents)
+
+
+@needs_kubectl
+def test_kubectl_that_fails_is_told(tmp_path: Path) -> None:
+    """With its own reason."""
+    write(tmp_path, kustomization="resources: [missing.yaml]")
+    with pytest.raises(ManifestError, match=r"kubectl kustomize failed: .*missing\.yaml"):
+        read(tmp_path)
+
+
+def test_kubectl_that_does_not_start_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is no program."""
+    broken = tmp_path / "kubectl"
+    broken.write_text("")
+    broken.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: str(broken))
+    write(tmp_path / "folder", kustomization="patches: []")
+    with pytest.raises(ManifestError, match=r"kubectl kustomize failed: .*Exec format error"):
+        read(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"kustomization": "resources: one"}, "resources must be a list of paths"),
+        ({"kustomization": "namespace: [1]"}, "namespace must be a name"),
+        ({"broken": "a: [1"}, r"broken.yaml:1:\d+: "),
+        ({}, "no YAML file and no kustomization in this folder"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    """With the file."""
+    write(tmp_path, **files)
+    with pytest.raises(ManifestError, match=message):
+        read(tmp_path)
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Missing, or no text."""
+    with pytest.raises(ManifestError, match=r"missing.yaml: No such file or directory"):
+        read(tmp_path / "missing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(ManifestError, match=r"binary.yaml: is no UTF-8 text"):
+        read(tmp_path / "binary.yaml")
+
+
+def test_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
+    """Some editors write one."""
+    (tmp_path / "x.yaml").write_bytes(b"\xef\xbb\xbf" + ISTIO.encode())
+    assert len(read(tmp_path / "x.yaml").documents) == 6
