@@ -11,10 +11,10 @@ import trio
 import typer
 
 from trio_echo.cli import logs
-from trio_echo.cli import serve as serve_command
 from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption
 from trio_echo.cli.performance import Loaded, Performance, Script
 from trio_echo.cli.probe import parse_expectation
+from trio_echo.cli.serve import parse as parse_serve
 from trio_echo.errors import ConfigError, TrioEchoError
 from trio_echo.prober import ProbeConfig
 from trio_echo.prober.config import DEFAULT_CONNECTIONS
@@ -187,7 +187,7 @@ def parse_container(arguments: Sequence[str], environment: Mapping[str, str]) ->
     if {"-h", "--help"} & set(arguments):
         raise TrioEchoError("--help starts no server")
     try:
-        return serve_command.parse(arguments, environment)
+        return parse_serve(arguments, environment)
     except typer.TyperException as error:
         raise TrioEchoError(error.format_message()) from None
 
