@@ -48,6 +48,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             metavar="NAME,...",
             help=f"which ones, of {', '.join(known)} (default: all)",
         )
+    parser.add_argument(
+        "--first", action="store_true", help="go before all other processes, as root, if it is busy"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (2 if options.quick else 7)
@@ -71,14 +74,14 @@ def load_all(
     loads = [load for load in options.loads if load in LOADS]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(running(name, _PREFIX, server_core))
+            stack.enter_context(running(name, _PREFIX, server_core, first=options.first))
             for name in (options.servers if loads else ())
         ]
         for number in range(options.rounds):
             for load in loads:
                 for process in processes:
                     _progress(f"round {number + 1} of {options.rounds}: {load}, {process.name}")
-                    with pinned(load_core):
+                    with pinned(load_core, first=options.first):
                         yield load_one(process, load, number, generator, options.seconds)
 
 

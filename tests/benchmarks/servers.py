@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -82,17 +82,26 @@ def cores() -> tuple[int, int] | None:
 
 
 @contextmanager
-def pinned(core: int | None) -> Iterator[None]:
-    """Let the processes started within run on one core only; None changes nothing."""
-    if core is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+def pinned(core: int | None, *, first: bool = False) -> Iterator[None]:
+    """Let the processes started within run on one core only.
+
+    Args:
+        core: its number; None leaves them any.
+        first: whether they go before all others there, which takes privilege.
+
+    Raises:
+        PermissionError: they may not go first.
+    """
+    cores, policy = os.sched_getaffinity(0), os.sched_getscheduler(0)
     try:
+        if first:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        if core is not None:
+            os.sched_setaffinity(0, {core})
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(0, cores)
+        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +145,8 @@ class Process:
 
 
 @contextmanager
-def running(name: str, prefix: str, core: int | None) -> Iterator[Process]:
-    """Start a server, pinned, wait until it accepts, and end it afterwards.
+def running(name: str, prefix: str, core: int | None, *, first: bool = False) -> Iterator[Process]:
+    """Start a server, pinned as `pinned` says, wait until it accepts, and end it afterwards.
 
     Raises:
         MisbehavedError: it did not start, or has ended by itself.
@@ -146,11 +155,11 @@ def running(name: str, prefix: str, core: int | None) -> Iterator[Process]:
         port = free.getsockname()[1]
     command = [*SERVERS[name], str(port), prefix]
     # What a server prints goes nowhere: the cheapest place, in favour of those that print.
-    with (
-        TemporaryFile() as complaints,
-        pinned(core),
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints) as popen,
-    ):
+    with TemporaryFile() as complaints, ExitStack() as stack:
+        with pinned(core, first=first):
+            popen = stack.enter_context(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints)
+            )
         try:
             process = Process(name, port, popen)
             started = _accepts(process)
