@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server.handler import EndedError, converse
+from trio_echo.server.handler import QUIET, EndedError, converse
 from trio_echo.server.listeners import format_address
 from trio_echo.server.log import LoggedFramer, Throttle
 from trio_echo.server.tls import HandshakeError
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from trio_echo.server.transport import Carrier, Transport
 
 __all__ = ["Accepted", "Connections"]
-
-_QUIET: Final = 0.5
-"""Seconds without a byte after which a drain takes a client to be done."""
 
 _RESERVED: Final = 64
 """Descriptors that are not for connections: listeners, admin, logs, libraries."""
@@ -234,9 +231,9 @@ class Connections:
         while True:
             now = trio.current_time()
             for connection in self._open:
-                if connection.quiet(now) >= _QUIET and not connection.owes:
+                if connection.quiet(now) >= QUIET and not connection.owes:
                     connection.end("drain")
-            await trio.sleep(_QUIET / 5)
+            await trio.sleep(QUIET / 5)
 
     def settle(self) -> None:
         """Say what is still unsaid at the end: warnings held back, connections cut."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
     from trio_echo.server.metrics import Reason
     from trio_echo.server.transport import Transport
 
-__all__ = ["EndedError", "converse"]
+__all__ = ["QUIET", "EndedError", "converse"]
+
+QUIET: Final = 0.5
+"""Seconds without a byte after which a drain takes a client to be done."""
+
+_LAST_CALL: Final = 0.1
+"""Seconds that it then waits for what may have arrived unseen, on a busy machine."""
 
 LINGER: Final = 2.0
 """Seconds that a client gets to read the last answer and end its side."""
@@ -50,17 +57,26 @@ async def converse(transport: Transport, framer: Framer) -> Reason:
         HandshakeError: there is no TLS with this client; it had time to read why.
     """
     try:
-        try:
-            await transport.relay(framer.feed, framer.chunk_size)
-        except EndedError as ended:
-            if ended.reason == "idle":
-                return "idle"
-            if await _last_call(transport, framer):
-                await _end_politely(transport)
-                return "drain"
+        return await _converse(transport, framer)
+    except EndedError as ended:
+        # Idle; amid the last words too, when the client does not read them.
+        return ended.reason
     except HandshakeError:
         await _end_politely(transport)
         raise
+
+
+async def _converse(transport: Transport, framer: Framer) -> Reason:
+    """Do what `converse` says, up to an `EndedError` that leaves nothing to say."""
+    try:
+        try:
+            await transport.relay(framer.feed, framer.chunk_size)
+        except EndedError as ended:
+            if ended.reason != "drain":
+                raise
+            if await _last_call(transport, framer):
+                await _end_politely(transport)
+                return "drain"
     except LineTooLongError as error:
         await transport.send_all(error.answer)
         await _end_politely(transport)
@@ -72,16 +88,23 @@ async def converse(transport: Transport, framer: Framer) -> Reason:
 
 
 async def _last_call(transport: Transport, framer: Framer) -> bool:
-    """Answer what has arrived, and was so accepted; tell if the client goes on."""
-    # Twice: a short receive passes for all there is, and an end of file that
-    # has arrived behind it is only seen by the next.
-    for _ in range(2):
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await transport.relay(framer.feed, framer.chunk_size)
-        if not scope.cancelled_caught:
+    """Answer what has arrived, and was so accepted; tell if the client goes on.
+
+    Only the receiving is under a deadline, which loses nothing; an answer that
+    has begun is sent whole. A client that does speak up is served until it is
+    quiet again.
+    """
+    patience = _LAST_CALL
+    while True:
+        with trio.move_on_after(patience) as scope:
+            chunk = await transport.receive_some(framer.chunk_size)
+        if scope.cancelled_caught:
+            return True
+        if not chunk:
             return False
-    return True
+        if answer := framer.feed(chunk):
+            await transport.send_all(answer)
+        patience = math.inf if framer.partial else QUIET
 
 
 async def _end_politely(transport: Transport) -> None:
@@ -90,9 +113,9 @@ async def _end_politely(transport: Transport) -> None:
     A close with unread input, or with input still on its way, has the kernel
     send a reset, and a reset destroys answers that the client has not read. So
     this side ends, and reads the client's away until that ends too, for
-    `LINGER` seconds at most.
+    `LINGER` seconds at most; less if an `EndedError` finds it quiet.
     """
-    with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError):
+    with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, EndedError):
         await transport.send_eof()
         while await transport.receive_some():
             pass
