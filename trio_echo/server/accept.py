@@ -22,6 +22,9 @@ _BATCH: Final = 64
 _BACK_OFF: Final = 0.1
 """Seconds to wait when the system has no descriptor or memory for one more."""
 
+_HANDSHAKE: Final = 0.1
+"""Seconds that a handshake which has begun gets for its last step, half a round trip."""
+
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = structlog.get_logger()
@@ -50,10 +53,13 @@ class Acceptor:
             await self._take_batch()
 
     async def finish(self) -> None:
-        """Accept what is in the backlog, then close the listener.
+        """Accept what is in the backlog or on its way there, then close the listener.
 
-        To close it at once would reset clients that are connected already.
+        To close it at once would reset clients that are connected already, or
+        believe so: theirs is the last step of the handshake.
         """
+        with trio.move_on_after(_HANDSHAKE):
+            await self.run()
         while not await self._take_batch():
             await self._connections.wait_for_place()
         self._sock.close()

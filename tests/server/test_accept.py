@@ -1,0 +1,117 @@
+"""Accepting, and the last instant of it: nobody who is connected is reset."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+from serving import receive_all, running
+
+from trio_echo.server.refuse import refuse_new
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
+
+SO_LOCK_FILTER = 44
+
+
+def handshaking(address: tuple[str, int]) -> socket.socket:
+    """Connect, but leave the server waiting for the last step of the handshake.
+
+    That goes with the first data, or after some 40 ms: a delayed acknowledgement.
+    """
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    client = socket.socket(family)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    client.connect(address)
+    return client
+
+
+@pytest.fixture(params=["127.0.0.1", "::1", "dual"])
+def listening(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, tuple[str, int]]]:
+    """A listener of each family, and the address to reach it at."""
+    family = socket.AF_INET if request.param == "127.0.0.1" else socket.AF_INET6
+    dual = request.param == "dual"
+    try:
+        listener = socket.create_server(
+            ("" if dual else request.param, 0), family=family, dualstack_ipv6=dual
+        )
+    except OSError:
+        pytest.skip("no IPv6 here")
+    listener.setblocking(False)
+    with listener:
+        yield listener, ("127.0.0.1" if dual else request.param, listener.getsockname()[1])
+
+
+def accepted(listener: socket.socket) -> int:
+    """Accept what is there, and count it."""
+    count = 0
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return count
+        sock.close()
+        count += 1
+
+
+@linux
+def test_refusing_keeps_new_clients_away_and_nobody_else(
+    listening: tuple[socket.socket, tuple[str, int]],
+) -> None:
+    """The backlog stays, a handshake under way ends well, a new one does not begin."""
+    listener, address = listening
+    with socket.create_connection(address), handshaking(address) as believing:
+        assert accepted(listener) == 1
+        with socket.create_connection(address):
+            refuse_new(listener)
+            assert accepted(listener) == 1
+            believing.send(b"a\n")
+            assert accepted(listener) == 1
+            with socket.socket(believing.family) as late:
+                late.setblocking(False)
+                assert late.connect_ex(address) == errno.EINPROGRESS
+                assert accepted(listener) == 0
+
+
+@linux
+async def test_a_handshake_under_way_is_waited_for() -> None:
+    """A client that is connected, as far as it can know, is served in a drain as any other."""
+    async with running() as server:
+        with closing(handshaking(("127.0.0.1", server.ports[0]))) as client:
+            assert server.metrics.connections == 0
+            server.drain()
+            await trio.testing.wait_all_tasks_blocked()
+            client.send(b"a\n")
+            client.shutdown(socket.SHUT_WR)
+            client.setblocking(False)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+            with trio.fail_after(5):
+                assert await receive_all(stream) == b"one a\n"
+
+
+@linux
+def test_a_kernel_that_takes_no_filter_is_no_fault() -> None:
+    """Some sandboxes refuse them; the drain goes on without."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+        refuse_new(listener)
+        with socket.create_connection(listener.getsockname()), closing(listener.accept()[0]):
+            pass
+
+
+def test_elsewhere_there_are_no_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none is tried."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refuse_new(listener)
+        with socket.create_connection(listener.getsockname()), closing(listener.accept()[0]):
+            pass
