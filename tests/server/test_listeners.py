@@ -1,0 +1,172 @@
+"""Listening: on what was asked for, or a refusal that says what can be done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trio_echo.errors import ConfigError
+from trio_echo.server.config import ServerConfig
+from trio_echo.server.listeners import (
+    Listener,
+    format_address,
+    open_admin_listeners,
+    open_listeners,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@contextmanager
+def listening(
+    ports: Sequence[int], hosts: Sequence[str] = (), admin_port: int | None = None
+) -> Iterator[list[Listener]]:
+    """Open listeners, those of the admin port last, and close them."""
+    config = ServerConfig(ports=ports, hosts=hosts, admin_port=admin_port)
+    with ExitStack() as opened:
+        listeners = open_listeners(config)
+        for listener in listeners:
+            opened.enter_context(listener.sock)
+        for listener in open_admin_listeners(config):
+            opened.enter_context(listener.sock)
+            listeners.append(listener)
+        yield listeners
+
+
+def refused(hosts: Sequence[str] = (), port: int = 0) -> tuple[str, str]:
+    """Listen in vain; return the field at fault and what was said of it."""
+    with pytest.raises(ConfigError) as raised:
+        open_listeners(ServerConfig(ports=[port], hosts=hosts))
+    return raised.value.field, raised.value.reason
+
+
+def has_ipv6() -> bool:
+    """Whether this machine speaks it."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
+@needs_ipv6
+def test_by_default_both_families_are_served_by_one_socket() -> None:
+    """An IPv4 client is written as what it is."""
+    with listening([0]) as (listener,):
+        assert str(listener) == f"[::]:{listener.port}"
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, listener.port)) as client:
+                peer, source = listener.sock.accept()
+                with peer:
+                    written = format_address(*source[:2])
+                    assert written == format_address(*client.getsockname()[:2])
+
+
+@needs_ipv6
+def test_an_ipv6_address_is_that_and_no_more() -> None:
+    """Only the wildcard is dual stack."""
+    with listening([0], ["::1"]) as (listener,):
+        assert str(listener) == f"[::1]:{listener.port}"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", listener.port))
+
+
+@needs_ipv6
+def test_a_port_0_is_the_same_on_all_hosts() -> None:
+    """A client that is told one port finds it at every address."""
+    with listening([0, 0], ["127.0.0.1", "::1"], admin_port=0) as listeners:
+        first, also_first, second, also_second, admin, also_admin = listeners
+        assert first.port == also_first.port
+        assert second.port == also_second.port
+        assert admin.port == also_admin.port
+        assert len({first.port, second.port, admin.port}) == 3
+
+
+@needs_ipv6
+def test_a_port_that_is_free_on_one_host_only_is_tried_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel chooses on the first host, and does not know of the next."""
+    real, failures = socket.socket.bind, [2]
+
+    def bind(sock: socket.socket, address: Any) -> None:
+        if sock.family == socket.AF_INET6 and failures[0]:
+            failures[0] -= 1
+            raise OSError(errno.EADDRINUSE, "taken")
+        real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with listening([0], ["127.0.0.1", "::1"]) as (first, second):
+        assert first.port == second.port
+    failures[0] = 1000
+    field, reason = refused(["127.0.0.1", "::1"])
+    assert field == "ports"
+    assert "already in use" in reason
+
+
+@pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_without_ipv6_every_ipv4_address_is_served(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """The kernel has it not at all, or has it switched off."""
+    real = socket.socket.bind
+
+    def bind(sock: socket.socket, address: Any) -> None:
+        if sock.family == socket.AF_INET6:
+            raise OSError(error, os.strerror(error))
+        real(sock, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with listening([0]) as (listener,):
+        assert str(listener) == f"0.0.0.0:{listener.port}"
+        socket.create_connection(("127.0.0.1", listener.port)).close()
+    with pytest.raises(ConfigError, match="no IPv6 here"):
+        open_listeners(ServerConfig(ports=[0], hosts=["::"]))
+
+
+@pytest.mark.parametrize("host", ["no such host", "..", "[::1]"])
+def test_a_host_that_does_not_resolve_is_refused(host: str) -> None:
+    """In words that repeat it."""
+    field, reason = refused([host])
+    assert field == "host"
+    assert reason.startswith(f"cannot resolve {host!r}: ")
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    """It is the host's fault, not the port's."""
+    assert refused(["192.0.2.1"]) == ("host", "192.0.2.1 is not an address of this machine")
+
+
+def test_a_port_in_use_is_refused_with_a_remedy() -> None:
+    """And nothing that was opened before it stays open."""
+    with listening([0], ["127.0.0.1"]) as (taken,):
+        remedy = "already in use; choose another port, or 0 for any free one"
+        assert refused(["127.0.0.1"], taken.port) == ("ports", f"{taken} is {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errno.EACCES, "not allowed to listen on 127.0.0.1:80; choose a port from 1024 up"),
+        (errno.ENOMEM, "cannot listen on 127.0.0.1:80: Cannot allocate memory"),
+    ],
+)
+def test_what_the_kernel_refuses_is_said(
+    monkeypatch: pytest.MonkeyPatch, error: int, said: str
+) -> None:
+    """The test may run as root, who is allowed everything: so the kernel's word is given."""
+
+    def bind(_sock: socket.socket, _address: Any) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    assert refused(["127.0.0.1"], 80) == ("ports", said)
