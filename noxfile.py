@@ -27,6 +27,7 @@ def runs(version: str) -> bool:
     return tried.returncode == 0
 
 
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 CONSTRAINTS = "container/constraints.txt"
 SUPPORTED = nox.project.python_versions(PROJECT)
 FOUND = [version for version in SUPPORTED if runs(version)]
@@ -107,6 +108,14 @@ def container(session: nox.Session) -> None:
         external=True,
         env={"TRIO_ECHO_IMAGE_INPUTS": str(inputs)},
     )
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """The workflows are what GitHub understands; they run there and nowhere else."""
+    install_only(session, "workflows")
+    session.run("go", "install", ACTIONLINT, env={"GOBIN": session.bin, "GOTOOLCHAIN": "local"})
+    session.run("actionlint")
 
 
 def fill_wheelhouse(session: nox.Session, folder: Path, python: str, *machines: str) -> None:

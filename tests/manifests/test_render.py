@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -124,3 +126,13 @@ def namespaces(node: object) -> list[str]:
     if isinstance(node, str) and ".istio-system" in node:
         return ["istio-system"]
     return []
+
+
+def test_the_readme_s_commands_name_folders_that_render() -> None:
+    """Every ``-k`` in the walk-through is a folder that exists, and each entrance is in it."""
+    text = (MANIFESTS / "README.md").read_text(encoding="utf-8")
+    named = {*re.findall(r"-k manifests/([\w/-]+)", text)}
+
+    assert named <= {*FOLDERS}
+    assert {"base", "istio", "istio/mesh", "gateway-api", "probe", "probe/mesh"} <= named
+    assert f"the schemas of {OLDEST}, the oldest, and\n{NEWEST}, the newest" in text
