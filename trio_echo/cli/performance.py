@@ -162,28 +162,29 @@ class Performance:
             else:
                 ask = f"openssl s_client -quiet -connect 127.0.0.1:{port}"
                 self._print(f"holding; try: {ask} -servername {course.server_name}")
-        start = stage.accepted()
+        start, ports = stage.accepted(), stage.ports
 
         def read() -> tuple[Route, Sequence[Path]]:
             loaded = self._script.load()
             return loaded.route, loaded.files
 
         def shifted() -> None:
-            nonlocal start
+            nonlocal start, ports
             start = stage.accepted()
             for course in courses(stage.route):
                 shares = stage.route.shares(course.chain)
                 self._print(f"shifted {course.listener.name}: {_in_words(shares)}")
-            self._say_ports(stage)
+            if stage.ports != ports:
+                ports = stage.ports
+                self._say_ports(stage)
 
         def refused(error: TrioEchoError) -> None:
             self._say(f"not taken, the last good route stays: {error}")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._say_accepted, stage, lambda: start)
-            await follow_manifests(
-                stage, read, self._loaded.files, shifted=shifted, refused=refused
-            )
+            route = self._loaded.route
+            await follow_manifests(stage, read, route, shifted=shifted, refused=refused)
 
     async def _say_accepted(self, stage: Stage, since: Callable[[], dict[str, int]]) -> None:
         """Show who got the connections since the last shift, whenever some came."""

@@ -21,6 +21,8 @@ _LOOK = 0.3
 """Seconds between two looks at the files: soon enough for someone who saves and
 switches to another window, and cheap."""
 
+_Fingerprint: TypeAlias = "dict[Path, tuple[int, int, int] | None]"
+
 Read: TypeAlias = "Callable[[], tuple[Route, Iterable[Path]]]"
 """Reads the manifests again: the route, and the files that it was read from."""
 
@@ -28,7 +30,7 @@ Read: TypeAlias = "Callable[[], tuple[Route, Iterable[Path]]]"
 async def follow_manifests(
     stage: Stage,
     read: Read,
-    files: Iterable[Path],
+    route: Route,
     *,
     shifted: Callable[[], object],
     refused: Callable[[TrioEchoError], object],
@@ -38,36 +40,34 @@ async def follow_manifests(
     Args:
         stage: what is up.
         read: reads the manifests again.
-        files: what the route that is up was read from.
+        route: what was read last; the files may have changed since.
         shifted: called when the new route is up.
         refused: called with the reason where the new manifests, or Envoy, do
             not allow it; the last good route stays.
     """
-    watched = set(files)
-    seen = await trio.to_thread.run_sync(_fingerprint, watched)
+    watched: set[Path] = set()
+    seen: _Fingerprint | None = None
     while True:
-        await trio.sleep(_LOOK)
         now = await trio.to_thread.run_sync(_fingerprint, watched)
-        if now == seen:
-            continue
-        seen = now
-        try:
-            route, found = await trio.to_thread.run_sync(read)
-            new = set(found) - watched
-            watched |= new
-            seen |= await trio.to_thread.run_sync(_fingerprint, new)
-            if route == stage.route:
-                continue
-            await stage.change(route)
-        except TrioEchoError as error:
-            refused(error)
-        else:
-            shifted()
+        if now != seen:
+            seen = now
+            try:
+                found, files = await trio.to_thread.run_sync(read)
+                new = set(files) - watched
+                watched |= new
+                seen |= await trio.to_thread.run_sync(_fingerprint, new)
+                if found != route:
+                    await stage.change(found)
+                    route = found
+                    shifted()
+            except TrioEchoError as error:
+                refused(error)
+        await trio.sleep(_LOOK)
 
 
-def _fingerprint(files: set[Path]) -> dict[Path, tuple[int, int, int] | None]:
+def _fingerprint(files: set[Path]) -> _Fingerprint:
     """What tells whether a file or folder has changed; None for one that is gone."""
-    found: dict[Path, tuple[int, int, int] | None] = {}
+    found: _Fingerprint = {}
     for path in files:
         try:
             status = path.stat()

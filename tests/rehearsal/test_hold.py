@@ -1,0 +1,100 @@
+"""A held route follows its manifests: edits are taken in, broken ones are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+from manifest_texts import ISTIO, parse_once
+
+from trio_echo.rehearsal import find_envoy, open_stage
+from trio_echo.rehearsal.hold import follow_manifests
+from trio_echo.rehearsal.kustomize import read_manifests
+from trio_echo.rehearsal.plan import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import pytest
+
+    from trio_echo.errors import TrioEchoError
+    from trio_echo.rehearsal import Route
+
+
+class Manifest:
+    """One file, and what is heard of its edits."""
+
+    def __init__(self, path: Path) -> None:
+        """Write the demonstration to `path`."""
+        self.path = path
+        self.path.write_text(ISTIO)
+        self.shifted = trio.Event()
+        self.refused: list[str] = []
+        self.heard = trio.Event()
+
+    def read(self) -> tuple[Route, Iterable[Path]]:
+        """Read it as the command does."""
+        found = read_manifests([str(self.path)])
+        return make_plan(found.documents, parse_once).route, found.files
+
+    def on_shift(self) -> None:
+        """A new route is up."""
+        self.heard.set()
+
+    def on_refusal(self, error: TrioEchoError) -> None:
+        """An edit was not taken."""
+        self.refused.append(str(error))
+        self.heard.set()
+
+    async def edit(self, old: str, new: str) -> None:
+        """Edit the file as an editor does, and wait until that was noticed."""
+        text = self.path.read_text()
+        assert old in text
+        self.heard = trio.Event()
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(text.replace(old, new))
+        draft.replace(self.path)
+        with trio.fail_after(20):
+            await self.heard.wait()
+
+
+async def test_edits_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New weights are up after an edit, a broken edit changes nothing, the next good one does."""
+    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    manifest = Manifest(tmp_path / "route.yaml")
+    route, _ = manifest.read()
+    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            await follow_manifests(
+                stage,
+                manifest.read,
+                route,
+                shifted=manifest.on_shift,
+                refused=manifest.on_refusal,
+            )
+
+        nursery.start_soon(follow)
+        await manifest.edit("weight: 80", "weight: 0")
+        (listener,) = stage.route.listeners
+        assert stage.route.shares(listener.chains[0]) == {"one": 0, "two": 20}
+        good = stage.route
+        await manifest.edit("weight: 20", "wait: 20")
+        assert "spec.tcp[0].route[1].wait" in manifest.refused[-1]
+        await manifest.edit("wait: 20", "[ broken")
+        assert "route.yaml:" in manifest.refused[-1]
+        assert stage.route is good
+        await manifest.edit("[ broken", "weight: 7")
+        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 0, "two": 7}
+        manifest.path.unlink()
+        with trio.fail_after(20):
+            while len(manifest.refused) < 3:
+                await trio.testing.wait_all_tasks_blocked(0.05)
+        assert "No such file" in manifest.refused[-1]
+        # Back with the same content: nothing to shift, nothing to say.
+        manifest.path.write_text(ISTIO.replace("weight: 80", "weight: 0"))
+        await manifest.edit("weight: 20", "weight: 9")
+        assert len(manifest.refused) == 3
+        nursery.cancel_scope.cancel()

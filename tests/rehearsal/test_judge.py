@@ -1,0 +1,158 @@
+"""The judgement of a route on stage, and the check that everybody counted the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from manifest_texts import SERVICE, deployment, documents, plan
+
+from trio_echo.prober import ProbeConfig, Tally, Verdict
+from trio_echo.rehearsal import built_in, courses, find_envoy, judge, open_stage
+from trio_echo.rehearsal.judge import CrossCheck, Row, compare
+from trio_echo.rehearsal.route import Backend, Chain, Destination, Listener, Route
+from trio_echo.server import ServerConfig
+
+QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
+
+
+async def test_right_split_passes_and_all_counts_agree() -> None:
+    """The way it should be."""
+    async with open_stage(built_in({"one": 3, "two": 1}), find_envoy()) as stage:
+        (course,) = courses(stage.route)
+        report, check = await judge(stage, course, QUICK)
+        again, check_again = await judge(stage, course, QUICK)
+    assert report.verdict is Verdict.PASS
+    assert again.verdict is Verdict.PASS
+    assert check.agrees, str(check)
+    assert check_again.agrees, str(check_again)
+    assert "the counts agree" in str(check)
+
+
+async def test_connection_behind_the_proxys_back_is_noticed() -> None:
+    """Somebody who dials a backend directly makes the counts disagree."""
+    async with open_stage(built_in({"one": 1}), find_envoy()) as stage:
+        (course,) = courses(stage.route)
+        host, port = next(iter(stage._addresses.values()))  # noqa: SLF001 - the way around
+
+        async def intrude() -> None:
+            async with await trio.open_tcp_stream(host, port) as stream:
+                await stream.send_all(b"x\n")
+                await stream.receive_some()
+
+        async with trio.open_nursery() as nursery:
+
+            def watch(_: Tally) -> None:
+                nursery.start_soon(intrude)
+
+            report, check = await judge(stage, course, QUICK, watch=watch)
+    assert report.verdict is Verdict.PASS
+    assert not check.agrees
+    assert "the counts DISAGREE" in str(check)
+
+
+TLS = documents(
+    SERVICE.replace("port: 9001", "port: 9443"),
+    deployment("v1", "v1", '["9000", "one", "--tls-ports", "9443", "--tls-cert", "/c/tls.crt"]'),
+    deployment("v2", "v2", '["9000", "two", "--tls-ports", "9443", "--tls-cert", "/c/tls.crt"]'),
+    """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: tcp-echo}
+spec:
+  host: tcp-echo
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+""",
+    """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: secure}
+spec:
+  servers:
+  - port: {number: 443, name: tls, protocol: TLS}
+    hosts: ["*"]
+    tls: {mode: PASSTHROUGH}
+  - port: {number: 444, name: tcp, protocol: TCP}
+    hosts: ["*"]
+""",
+    """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: secure}
+spec:
+  hosts: ["*"]
+  gateways: [secure]
+  tls:
+  - match: [{sniHosts: [one.example.com]}]
+    route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v1}}]
+  - match: [{sniHosts: ["*.both.example.com"]}]
+    route:
+    - {destination: {host: tcp-echo, port: {number: 9443}, subset: v1}, weight: 1}
+    - {destination: {host: tcp-echo, port: {number: 9443}, subset: v2}, weight: 1}
+  tcp:
+  - route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v2}}]
+""",
+)
+
+
+async def test_server_names_are_judged_each() -> None:
+    """TLS reaches the backends as it is, and the name in it chooses the route."""
+    route = plan(TLS).route
+    async with open_stage(route, find_envoy()) as stage:
+        found = courses(stage.route)
+        assert [course.server_name for course in found] == [
+            "one.example.com",
+            "rehearsal.both.example.com",
+            "localhost",
+        ]
+        for course in found:
+            report, check = await judge(stage, course, QUICK)
+            assert report.verdict is Verdict.PASS, str(report)
+            assert check.agrees, str(check)
+
+
+def test_backends_behind_one_destination_are_counted_together() -> None:
+    """Envoy counts by destination, so those that share one share a row."""
+    config = partial(ServerConfig, ports=[1])
+    backends = tuple(Backend(name=name, config=config(prefix=name)) for name in "abcd")
+    a, b, c, _ = (backend.endpoints(1) for backend in backends)
+    chain = Chain(
+        destinations=(
+            Destination(name="ab", weight=1, endpoints=a + b),
+            Destination(name="c", weight=1, endpoints=c),
+            Destination(name="bc", weight=0, endpoints=b + c),
+        )
+    )
+    route = Route(listeners=(Listener(name="l", port=1, chains=(chain,)),), backends=backends)
+    check = compare(
+        route,
+        Counter(a=1, b=2, c=3),
+        6,
+        accepted=Counter(a=1, b=2, c=3),
+        dialled=Counter(ab=3, c=2, bc=1),
+    )
+    assert [(row.names, row.client, row.envoy) for row in check.rows] == [
+        (("a", "b", "c"), 6, 6),
+        (("d",), 0, 0),
+    ]
+    assert check.agrees
+
+
+counts = st.integers(0, 5)
+
+
+@given(st.lists(st.tuples(counts, counts, counts), min_size=1, max_size=4), counts)
+def test_counts_agree_only_if_every_connection_is_accounted_for(
+    rows: list[tuple[int, int, int]], unanswered: int
+) -> None:
+    """Held against the definition: what Envoy dialled was accepted, what was answered arrived."""
+    check = CrossCheck(tuple(Row(("x",), *row) for row in rows), unanswered)
+    missing = [backends - client for client, backends, _ in rows]
+    plausible = all(backends == envoy for _, backends, envoy in rows) and all(
+        each >= 0 for each in missing
+    )
+    assert check.agrees == (plausible and sum(missing) <= unanswered)
+    assert ("DISAGREE" in str(check)) != check.agrees

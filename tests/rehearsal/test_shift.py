@@ -1,0 +1,103 @@
+"""A walk through weights: judged at each step, nothing lost on the way, and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import trio
+
+from trio_echo.prober import ProbeConfig, Verdict
+from trio_echo.rehearsal import built_in, courses, find_envoy, open_stage
+from trio_echo.rehearsal.picture import walk_to_svg
+from trio_echo.rehearsal.route import Chain, Policy
+from trio_echo.rehearsal.shift import _Clients, walking
+
+if TYPE_CHECKING:
+    from trio_echo.prober import Tally
+    from trio_echo.rehearsal.shift import Walk
+
+QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
+
+
+def ignore(_: Tally) -> None:
+    """Nobody watches."""
+
+
+async def walked(*sets: tuple[int, int]) -> Walk:
+    """A walk through these weights."""
+    async with open_stage(built_in({"one": 1, "two": 1}), find_envoy()) as stage:
+        (course,) = courses(stage.route)
+        async with walking(stage, course, QUICK) as walk:
+            for weights in sets:
+                await walk.step(weights, ignore)
+    return walk
+
+
+async def test_walk_passes_every_step_and_loses_nothing() -> None:
+    """All to one, a split, all to two."""
+    walk = await walked((100, 0), (80, 20), (0, 100))
+    assert [step.report.verdict for step in walk.steps] == [Verdict.PASS] * 3
+    assert [step.weights for step in walk.steps] == [
+        {"one": 100, "two": 0},
+        {"one": 80, "two": 20},
+        {"one": 0, "two": 100},
+    ]
+    assert all(step.check.agrees for step in walk.steps), [str(s.check) for s in walk.steps]
+    assert walk.lost == 0
+    assert walk.kept == 15
+    assert walk.between > 0
+    assert str(walk).endswith("none was lost")
+    root = ET.fromstring(walk_to_svg(walk))  # noqa: S314 - our own text
+    words = " ".join(root.itertext())
+    assert "Traffic shifted in 3 steps: PASS, PASS, PASS" in words
+    assert "none was lost" in words
+
+
+async def test_walk_with_many_steps_is_drawn_too() -> None:
+    """More steps than one row of the table takes."""
+    walk = await walked(*[(1, 0), (0, 1)] * 4)
+    words = " ".join(ET.fromstring(walk_to_svg(walk)).itertext())  # noqa: S314 - our own text
+    assert "8: PASS after" in words
+
+
+async def test_lost_connections_are_counted() -> None:
+    """A kept connection that the proxy ends is lost, and the picture says so."""
+    route = built_in({"one": 1})
+    (listener,) = route.listeners
+    (destination,) = listener.chains[0].destinations
+    hasty = replace(destination, policy=Policy(idle_timeout=0.5))
+    listener = replace(listener, chains=(Chain(destinations=(hasty,)),))
+    async with open_stage(replace(route, listeners=(listener,)), find_envoy()) as stage:
+        (course,) = courses(stage.route)
+        async with walking(stage, course, QUICK) as walk:
+            step = await walk.step((1,), ignore)
+            assert step.check.agrees
+            for stream, _ in walk._clients.kept:  # noqa: SLF001 - to see the end of each
+                assert await stream.receive_some() == b""
+    assert walk.lost == 5
+    assert "5 WERE LOST" in str(walk)
+    assert "5 WERE LOST" in "".join(ET.fromstring(walk_to_svg(walk)).itertext())  # noqa: S314 - ours
+
+
+async def test_connections_that_fail_are_counted() -> None:
+    """Refused, cut without an answer, and silent for too long."""
+    refused = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = refused[0].socket.getsockname()[1]
+    await refused[0].aclose()
+    clients = _Clients(port)
+    await clients.keep(2)
+    assert (clients.launched, clients.lost, clients.kept) == (2, 2, [])
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1")
+        listeners: list[trio.SocketListener] = await nursery.start(serve)
+        clients = _Clients(listeners[0].socket.getsockname()[1])
+        await clients.keep(1)
+        assert (clients.launched, clients.lost, clients.kept) == (1, 1, [])
+        nursery.cancel_scope.cancel()
