@@ -6,7 +6,6 @@ import ctypes
 import socket
 import struct
 import sys
-from contextlib import suppress
 from typing import Final
 
 __all__ = ["refuse_new"]
@@ -38,13 +37,20 @@ def refuse_new(listener: socket.socket) -> None:
     touched. Between accepting the last of them and closing the listener, no
     further one can slip in and be reset by the closing: a client whose first
     packet is dropped tries again a second later, and finds the port closed or
-    the next server there. Linux only; it needs no privilege. Elsewhere, and in
-    sandboxes that know no filters, that instant remains.
+    the next server there.
+
+    Older kernels ask for no privilege; newer ones ask for CAP_NET_ADMIN, which
+    a container has not, and some runtimes know no filters. There the backlog is
+    shortened to one place, which holds off all while a connection waits, and
+    leaves room for a single one between the last accept and the closing. Linux
+    only; elsewhere that instant remains.
     """
     if not sys.platform.startswith("linux"):
         return
     program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
     # struct sock_fprog: the number of instructions, a pointer to them.
     fprog = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
-    with suppress(OSError):
+    try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    except OSError:
+        listener.listen(0)
