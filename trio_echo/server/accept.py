@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from trio_echo.server.refuse import admit
+
 if TYPE_CHECKING:
     from trio_echo.server.connections import Connections
     from trio_echo.server.listeners import Listener
@@ -44,6 +46,7 @@ class Acceptor:
         self._kind = (int(self._sock.family), int(self._sock.type), self._sock.proto)
         self._connections = connections
         self._exhausted = False
+        self._refusing = False
 
     async def run(self) -> None:
         """Accept until cancelled."""
@@ -55,9 +58,12 @@ class Acceptor:
     async def finish(self) -> None:
         """Accept what is in the backlog or on its way there, then close the listener.
 
+        The listener refuses new connections by now.
+
         To close it at once would reset clients that are connected already, or
         believe so: theirs is the last step of the handshake.
         """
+        self._refusing = True
         with trio.move_on_after(_HANDSHAKE):
             await self.run()
         while not await self._take_batch():
@@ -84,6 +90,8 @@ class Acceptor:
                 # type to enums and the class around the C one: 5 us, not 10.
                 sock = socket.SocketType(*self._kind, descriptor)
                 sock.setblocking(False)
+                if self._refusing:
+                    admit(sock)
                 self._connections.start((sock, self._listener, client))
         await trio.lowlevel.checkpoint()
         return False
