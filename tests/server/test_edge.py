@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_echo.framing import Framer, LineTooLongError, encode_prefix
-from trio_echo.server.edge import EdgeStream, Hub
+from trio_echo.server.edge import EdgeStream
+from trio_echo.server.hub import Hub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from serving import answers, close_with_reset, connected, receive, receive_all, running, until
 
 from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server.edge import EdgeStream, Hub
+from trio_echo.server.edge import EdgeStream
 from trio_echo.server.handler import EndedError, converse
+from trio_echo.server.hub import Hub
 from trio_echo.server.transport import StreamTransport
 
 if TYPE_CHECKING:

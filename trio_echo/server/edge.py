@@ -1,38 +1,34 @@
 """Streams over one edge-triggered epoll: the heart of the server.
 
-trio waits for a socket by arming a one-shot registration, sleeping, and doing
-so again for the next wait; with a task switch in between, that is most of what
-a line costs on its own streams. Here each connection is registered once, for
-edges, with one epoll of our own. A `Hub` task awaits that epoll's descriptor,
-itself pollable, and takes the ready connections by the batch.
-
-The rest of the gain is `EdgeStream.relay`. A handler task parks in it, and
-while it is parked the hub receives, transforms and sends on its behalf, with
-no task switch for a chunk. The task wakes only for what needs a task: end of
-file, a client that does not read, an error, a cancellation.
+On trio's own streams most of what a line costs is waiting for it: a one-shot
+registration armed and disarmed, and a task switch, for each chunk. These
+streams wait on a `Hub`, which saves the former, and have `relay`, which saves
+the latter: a handler task parks in it, and while it is parked the hub
+receives, transforms and sends on its behalf. The task wakes only for what
+needs a task: end of file, a client that does not read, an error, a
+cancellation.
 
 Server CPU per line, one line per round trip on 50 connections, side by side:
-60 us with trio's streams, 22-29 us with these and a task switch per chunk,
+60 us with trio's streams, 22-29 us with a hub and a task switch per chunk,
 15 us with `relay`.
 """
 
 from __future__ import annotations
 
-import errno
-import select
 import socket
 from typing import TYPE_CHECKING, Final
 
 import outcome
 import trio
-from trio.lowlevel import Abort
+
+from trio_echo.server.hub import HubSocket, closed_error, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio.lowlevel import RaiseCancelT, Task
+    from trio_echo.server.hub import Hub
 
-__all__ = ["EdgeStream", "Hub"]
+__all__ = ["EdgeStream"]
 
 _CHUNKS_PER_TURN: Final = range(4)
 """Chunks that one connection may have answered before the others have a turn:
@@ -45,79 +41,7 @@ _BLOCKED: Final = 2  # the client does not read: part of an answer is stuck
 _EOF: Final = 3  # the client will send no more
 
 
-def _event(name: str) -> int:
-    """Look up an event; 0 where there is no epoll, and this is imported only."""
-    value: int = getattr(select, f"EPOLL{name}", 0)
-    return value
-
-
-# A short receive means that the socket is drained, and saves the receive that
-# would say so by blocking; unless it ended at an end of file or at TCP's urgent
-# mark, which these announce.
-_MARKS: Final = _event("RDHUP") | _event("PRI")
-_BROKEN: Final = _event("HUP") | _event("ERR")
-_READABLE: Final = _event("IN") | _MARKS | _BROKEN
-_WRITABLE: Final = _event("OUT") | _BROKEN
-_INTEREST: Final = _event("IN") | _event("OUT") | _MARKS | _event("ET")
-
-
-class Hub:
-    """One epoll for all connections, and the task that awaits it.
-
-    Start `run` in a nursery that outlives every use of the streams.
-    """
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._streams: dict[int, EdgeStream] = {}
-        # Streams whose turn was over before all that had arrived was answered;
-        # no edge will announce the rest. In order, each once.
-        self._unfinished: dict[EdgeStream, None] = {}
-
-    async def run(self) -> None:
-        """Give every parked stream its turns, until cancelled."""
-        streams = self._streams
-        try:
-            while True:
-                if self._unfinished:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                unfinished, self._unfinished = self._unfinished, {}
-                for descriptor, events in self._epoll.poll(0):
-                    # An event is a hint. One for a connection closed since
-                    # finds none here, or the one that got the same descriptor
-                    # number next: that one tries a receive in vain.
-                    if (stream := streams.get(descriptor)) is not None:
-                        stream.edge(events)
-                for stream in unfinished:
-                    stream.turn()
-        finally:
-            self._epoll.close()
-
-    def register(self, descriptor: int, stream: EdgeStream) -> None:
-        """Report the edges of a stream; what is ready already is the first."""
-        self._epoll.register(descriptor, _INTEREST)
-        self._streams[descriptor] = stream
-
-    def report_again(self, descriptor: int) -> None:
-        """Report as edges whatever a registered stream is ready for now."""
-        self._epoll.modify(descriptor, _INTEREST)
-
-    def forget(self, descriptor: int, stream: EdgeStream) -> None:
-        """Drop a stream that is about to close its descriptor.
-
-        The closing takes it out of the epoll: no descriptor is duplicated here.
-        """
-        self._streams.pop(descriptor, None)
-        self._unfinished.pop(stream, None)
-
-    def finish_later(self, stream: EdgeStream) -> None:
-        """Give a stream another turn, after all that are ready by then."""
-        self._unfinished[stream] = None
-
-
-class EdgeStream(trio.abc.HalfCloseableStream):
+class EdgeStream(HubSocket, trio.abc.HalfCloseableStream):
     """A connected socket on a hub: a trio stream, and `relay`.
 
     It is registered with the hub when it first has to wait; a client that has
@@ -136,28 +60,17 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         "_chunk_size",
         "_eof_sent",
         "_feed",
-        "_hub",
-        "_marked",
-        "_reader",
-        "_registered",
-        "_sock",
         "_unsent",
-        "_writer",
         "received",
         "sent",
     )
 
     def __init__(self, hub: Hub, sock: socket.SocketType) -> None:
-        self._hub = hub
-        self._sock = sock
+        super().__init__(hub, sock)
         self._chunk_size = 0
         self._eof_sent = False
         self._feed: Callable[[bytes], bytes] | None = None
-        self._marked = False
-        self._reader: Task | None = None
-        self._registered = False
         self._unsent: memoryview | None = None
-        self._writer: Task | None = None
         self.received = 0
         self.sent = 0
 
@@ -193,9 +106,7 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             while True:
                 state = self._pump()
                 if state == _DRAINED:
-                    self._register()
-                    self._reader = trio.lowlevel.current_task()
-                    state = await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
+                    state = await trio.lowlevel.wait_task_rescheduled(self._as_reader())
                 if state == _EOF:
                     return
                 if state == _BLOCKED:
@@ -219,7 +130,7 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             except BlockingIOError:
                 return _DRAINED
             except OSError as error:
-                raise self._translated(error) from error
+                raise translated(error) from error
             if not chunk:
                 return _EOF
             self.received += len(chunk)
@@ -230,24 +141,16 @@ class EdgeStream(trio.abc.HalfCloseableStream):
                 except BlockingIOError:
                     sent = 0
                 except OSError as error:
-                    raise self._translated(error) from error
+                    raise translated(error) from error
                 self.sent += sent
                 if sent != len(answer):
                     self._unsent = memoryview(answer)[sent:]
                     return _BLOCKED
+            # A short receive has drained the socket, and saves the one that
+            # would say so by blocking; unless a mark made it short.
             if len(chunk) < size and not self._marked:
                 return _DRAINED
         return _MORE
-
-    def edge(self, events: int) -> None:
-        """Take an edge from the hub."""
-        if events & _MARKS:
-            self._marked = True
-        if events & _READABLE:
-            self.turn()
-        if self._writer is not None and events & _WRITABLE:
-            task, self._writer = self._writer, None
-            trio.lowlevel.reschedule(task)
 
     def turn(self) -> None:
         """Serve the parked reader in the hub's task: relay, or wake it."""
@@ -271,25 +174,6 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         task, self._reader = self._reader, None
         trio.lowlevel.reschedule(task, result)
 
-    def _abort_reader(self, _: RaiseCancelT) -> Abort:
-        self._reader = None
-        return Abort.SUCCEEDED
-
-    async def _wait_writable(self) -> None:
-        """Park this task as the writer until the kernel has room."""
-        self._register()
-        self._writer = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort_writer)
-
-    def _abort_writer(self, _: RaiseCancelT) -> Abort:
-        self._writer = None
-        return Abort.SUCCEEDED
-
-    def _register(self) -> None:
-        if not self._registered:
-            self._registered = True
-            self._hub.register(self._sock.fileno(), self)
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, or none at the end of file."""
         if max_bytes is not None and max_bytes < 1:
@@ -301,11 +185,9 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             try:
                 chunk = self._sock.recv(max_bytes or 65_536)
             except BlockingIOError:
-                self._register()
-                self._reader = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
+                await trio.lowlevel.wait_task_rescheduled(self._as_reader())
             except OSError as error:
-                raise self._translated(error) from error
+                raise translated(error) from error
             else:
                 self.received += len(chunk)
                 return chunk
@@ -328,9 +210,9 @@ class EdgeStream(trio.abc.HalfCloseableStream):
                 try:
                     sent = self._sock.send(self._unsent)
                 except BlockingIOError:
-                    await self._wait_writable()
+                    await trio.lowlevel.wait_task_rescheduled(self._as_writer())
                 except OSError as error:
-                    raise self._translated(error) from error
+                    raise translated(error) from error
                 else:
                     self.sent += sent
                     self._unsent = self._unsent[sent:]
@@ -344,7 +226,7 @@ class EdgeStream(trio.abc.HalfCloseableStream):
         try:
             if self._registered:
                 self._hub.report_again(self._sock.fileno())
-            await self._wait_writable()
+            await trio.lowlevel.wait_task_rescheduled(self._as_writer())
         finally:
             self._unsent = None
 
@@ -356,34 +238,12 @@ class EdgeStream(trio.abc.HalfCloseableStream):
             try:
                 self._sock.shutdown(socket.SHUT_WR)
             except OSError as error:
-                raise self._translated(error) from error
+                raise translated(error) from error
             self._eof_sent = True
         await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
         """Do nothing: the end of a TCP connection is its close. No checkpoint."""
-
-    def close(self) -> None:
-        """Close at once. Tasks that wait on this stream are told so."""
-        descriptor = self._sock.fileno()
-        if descriptor < 0:
-            return
-        if self._registered:
-            self._hub.forget(descriptor, self)
-        self._sock.close()
-        if self._reader is not None or self._writer is not None:
-            self.interrupt(_closed())
-
-    def interrupt(self, error: Exception) -> bool:
-        """Raise an exception in the tasks that wait on this stream; tell if any did.
-
-        A cancel scope for each connection could do it too, at 15 us for each.
-        """
-        waiting = [task for task in (self._reader, self._writer) if task is not None]
-        for task in waiting:
-            trio.lowlevel.reschedule(task, outcome.Error(error))
-        self._reader = self._writer = None
-        return bool(waiting)
 
     async def aclose(self) -> None:
         """Close at once, as `close` does, even when cancelled."""
@@ -392,24 +252,14 @@ class EdgeStream(trio.abc.HalfCloseableStream):
 
     def _check_receiver(self) -> None:
         if self._sock.fileno() < 0:
-            raise _closed()
+            raise closed_error()
         if self._reader is not None or self._feed is not None:
             raise trio.BusyResourceError("another task is receiving")
 
     def _check_sender(self) -> None:
         if self._sock.fileno() < 0:
-            raise _closed()
+            raise closed_error()
         if self._eof_sent:
             raise trio.ClosedResourceError("the end of file is sent, nothing may follow it")
         if self._unsent is not None:
             raise trio.BusyResourceError("another task is sending")
-
-    def _translated(self, error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
-        """Turn a socket's error into trio's, here and nowhere else."""
-        if error.errno == errno.EBADF:
-            return _closed()
-        return trio.BrokenResourceError(f"socket connection broken: {error}")
-
-
-def _closed() -> trio.ClosedResourceError:
-    return trio.ClosedResourceError("this stream is closed")

@@ -11,7 +11,7 @@ import trio
 
 from trio_echo.server.accept import Acceptor
 from trio_echo.server.connections import Connections
-from trio_echo.server.edge import Hub
+from trio_echo.server.hub import Hub
 from trio_echo.server.listeners import open_admin_listeners, open_listeners
 from trio_echo.server.metrics import Metrics
 from trio_echo.server.refuse import refuse_new

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from trio_echo.server.edge import Hub
+    from trio_echo.server.hub import Hub
 
 __all__ = ["Carrier", "StreamTransport", "Transport"]
 
