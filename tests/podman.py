@@ -11,6 +11,7 @@ import os
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,19 +173,19 @@ class Container:
             AssertionError: it does not in time; with what the container logged.
         """
         address = await trio.to_thread.run_sync(lambda: self.address)
-        with trio.move_on_after(20):
+        with trio.move_on_after(60):
             while True:
-                try:
+                # Briefly and again: a first packet that is lost, while the network
+                # is still being put up, is repeated only after ever longer waits.
+                with suppress(OSError), trio.move_on_after(1):
                     stream = await trio.open_tcp_stream(address, port)
-                except OSError:
-                    await trio.sleep(0.05)
-                else:
                     return await stream.aclose()
+                await trio.sleep(0.05)
         raise AssertionError(await trio.to_thread.run_sync(self.logs))
 
     async def until_status(self, path: str, status: int) -> None:
         """Wait until the admin port, which has to be open, answers with a status."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while (  # noqa: ASYNC110 - the event is in another process
                 await trio.to_thread.run_sync(self.get, path)
             )[0] != status:

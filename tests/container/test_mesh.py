@@ -169,7 +169,10 @@ async def test_a_rolling_restart_loses_no_connection(
         fresh = [pod for pods in mesh.pods.values() for pod in pods]
         metrics = [(await in_thread(pod.get, "/metrics"))[1] for pod in fresh]
 
-    assert load.report.outcomes == {Outcome.OK: load.report.launched}
+    # Those in flight at the end were cut by the probe itself.
+    whole = load.report.launched - load.report.unfinished
+    assert load.report.outcomes == {Outcome.OK: whole}
+    assert whole > 3 * 200
     assert all('trio_echo_connections_total{port="9000"' in text for text in metrics)
 
 
