@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 from backends import answering, backend, closed_port, reset
 
 import trio_echo.prober.exchange
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 async def once(target: str, **settings: object) -> Report:
     """Probe with a single connection."""
-    return await probe(ProbeConfig(target=target, connections=1, timeout=0.2, **settings))  # type: ignore[arg-type] # each test knows its settings
+    return await probe(ProbeConfig(target=target, connections=1, **settings))  # type: ignore[arg-type] # each test knows its settings
 
 
 def assert_failed(report: Report, outcome: Outcome, *words: str) -> None:
@@ -83,7 +84,7 @@ async def test_connect_timeout() -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)
-        report = await once(f"127.0.0.1:{address[1]}")
+        report = await once(f"127.0.0.1:{address[1]}", timeout=0.2)
         for filler in fillers:
             filler.close()
     assert_failed(report, Outcome.CONNECT_TIMEOUT)
@@ -131,7 +132,7 @@ async def test_read_timeout() -> None:
         await trio.sleep_forever()
 
     async with backend(silent) as target:
-        report = await once(target)
+        report = await once(target, timeout=0.2)
     assert_failed(report, Outcome.READ_TIMEOUT)
 
 
@@ -144,7 +145,7 @@ async def test_send_blocks_until_the_timeout() -> None:
         await trio.sleep_forever()
 
     async with backend(deaf) as target:
-        report = await once(target, payload_size=65536)
+        report = await once(target, payload_size=65536, timeout=0.2)
     assert_failed(report, Outcome.READ_TIMEOUT)
 
 
@@ -158,7 +159,7 @@ async def test_send_blocks_until_the_timeout() -> None:
         lambda line: line + b"x",
         lambda _: b"HTTP/1.1 400 Bad Request\r\n",
         lambda _: b"\x1b[2J\xff\n",
-        lambda line: b"x" * 5000 + line,
+        lambda line: b"x" * 5000 + line[:-1],
     ],
     ids=["changed", "glued", "twice", "line", "rest", "http", "escapes", "endless"],
 )
@@ -173,6 +174,20 @@ async def test_wrong_echo(wrong: Callable[[bytes], bytes]) -> None:
         report = await once(target, payload_size=32)
     assert_failed(report, Outcome.WRONG_ECHO, "sent '", "got '")
     assert "\x1b" not in str(report)
+
+
+async def test_answer_in_pieces() -> None:
+    """An answer may come in any number of segments."""
+
+    async def piecemeal(stream: trio.abc.Stream) -> None:
+        answer = b"one " + await first_line(stream)
+        for start in range(0, len(answer), 5):
+            await stream.send_all(answer[start : start + 5])
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with backend(piecemeal) as target:
+        report = await once(target)
+    assert report.counts == {"one": 1}
 
 
 async def test_last_answer_with_more_behind_it() -> None:
@@ -242,7 +257,7 @@ async def test_half_close_asks_for_the_end() -> None:
         await trio.sleep_forever()
 
     async with backend(endless) as target:
-        report = await once(target, half_close=True)
+        report = await once(target, half_close=True, timeout=0.2)
     assert_failed(report, Outcome.READ_TIMEOUT, "answered, but no end of file")
     async with backend(lambda stream: answering(stream, "one")) as target:
         report = await once(target, half_close=True)

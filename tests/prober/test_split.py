@@ -135,11 +135,11 @@ def judged(expect: dict[str, float], truth: dict[str, float], seed: int, alpha: 
 )
 def test_right_splits_rarely_fail(truth: dict[str, float]) -> None:
     """False alarms stay under alpha, although every connection is a look."""
-    alpha, runs = 0.1, 200
+    alpha, runs = 0.1, 100
     verdicts = [judged(truth, truth, seed, alpha).verdict() for seed in range(runs)]
-    # Twenty are promised on average at most; thirty-three is three deviations more.
-    assert verdicts.count(Verdict.FAIL) <= 33
-    assert verdicts.count(Verdict.PASS) >= 150
+    # Ten are promised on average at most; nineteen is three deviations more.
+    assert verdicts.count(Verdict.FAIL) <= 19
+    assert verdicts.count(Verdict.PASS) >= 75
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ def test_splits_off_by_the_margin_rarely_pass(
     expect: dict[str, float], truth: dict[str, float]
 ) -> None:
     """Misses stay under alpha at the very edge of the tolerance."""
-    alpha, runs = 0.1, 200
+    alpha, runs = 0.1, 100
     verdicts = [judged(expect, truth, seed, alpha).verdict() for seed in range(runs)]
-    assert verdicts.count(Verdict.PASS) <= 33
-    assert verdicts.count(Verdict.FAIL) >= 150
+    assert verdicts.count(Verdict.PASS) <= 19
+    assert verdicts.count(Verdict.FAIL) >= 75
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_connections_that_a_verdict_takes(
 ) -> None:
     """With the default margin and alpha the median is what the README promises."""
     totals = []
-    for seed in range(15):
+    for seed in range(5):
         draw = random.Random(seed)  # noqa: S311 - a simulation with fixed seeds, no secret
         split = Split({"one": 80, "two": 20})
         while split.verdict() is Verdict.INCONCLUSIVE:
             split.counts[draw.choices(list(truth), list(truth.values()))[0]] += 1
         assert split.verdict() is verdict
         totals.append(split.total)
-    assert least <= sorted(totals)[7] <= most
+    assert least <= sorted(totals)[2] <= most
 
 
 def test_all_to_one_fails_after_53() -> None:

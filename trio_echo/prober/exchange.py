@@ -145,15 +145,13 @@ class Exchanger:
         if self._config.half_close and number == self._config.lines - 1:
             wire.shutdown()
         answer = await wire.receive()
-        while b"\n" not in answer:
+        while b"\n" not in answer and len(answer) <= _LONGEST_NAME + len(line):
             chunk = await wire.receive() if answer else b""
             if not chunk:
                 if answer:
                     raise FailureError(Outcome.EOF_MID_LINE, f"after {_shown(answer)}")
                 raise FailureError(Outcome.EOF_BEFORE_ANSWER, self._silent_end)
             answer += chunk
-            if len(answer) > _LONGEST_NAME + len(line):
-                break
         if answer == line:
             if isinstance(wire, PlainWire) and wire.is_self():
                 raise FailureError(Outcome.REFUSED, "connected to itself: nothing listens there")

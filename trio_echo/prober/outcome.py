@@ -178,7 +178,8 @@ def _tls_detail(error: ssl.SSLError) -> str:
     """What TLS says, without the source line of the C library."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {printable(error.verify_message)}"
-    return printable(error.reason or str(error)).replace("_", " ").lower()
+    # An error that Python raises by itself, not the library, has no reason.
+    return printable(getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
 
 
 def printable(text: str) -> str:

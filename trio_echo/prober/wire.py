@@ -178,7 +178,7 @@ async def _connect(sock: socket.socket, where: tuple[str | int | bytes, ...]) ->
 
 def _bind(sock: socket.socket, source: str) -> None:
     """Bind the local address; an address that is not this machine's is a local failure."""
-    if _LATE_PORT is not None:
+    if _LATE_PORT is not None:  # pragma: no branch - only Linux has it
         sock.setsockopt(socket.IPPROTO_IP, _LATE_PORT, 1)
     try:
         sock.bind((source, 0))
