@@ -16,7 +16,7 @@ HOSTILE = b'\x1b]0;owned\x07\x1b[2J\x00\xff\xfe\xe2\x80\xae"}{\\n\r\n'
 def exchange(port: int, request: bytes) -> bytes:
     """Send a request, end, and receive all there is."""
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(request)
         client.shutdown(socket.SHUT_WR)
         while part := client.recv(65_536):

@@ -34,7 +34,7 @@ async def get(
 
     def ask() -> tuple[int, bytes, str]:
         assert server.admin_port is not None
-        connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=20)
         try:
             connection.request(method, target, headers={"Accept": accept} if accept else {})
             response = connection.getresponse()

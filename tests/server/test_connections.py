@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
+import trio.testing
 
 from trio_echo.server import Server, ServerConfig, serve
 from trio_echo.server.connections import Connection
@@ -36,9 +37,9 @@ async def ended_with_client(*sent: bytes) -> AsyncIterator[tuple[socket.socket, 
             for part in sent:
                 client.send(part)
             yield client, server
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while server.metrics.open:
-                await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked(0.01)
         # Whatever happened there, others are served.
         async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as other:
             await other.send_all(b"b\n")
@@ -51,7 +52,7 @@ async def receive_all(client: socket.socket) -> bytes:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(client.dup()))
     received = b""
     async with stream:
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while part := await stream.receive_some():
                 received += part
     return received
