@@ -76,8 +76,9 @@ def table(figures: Sequence[Figures]) -> str:
     """All cases as one Markdown table."""
     usual = list(figures[0].accepted)
     left = ["the balancer", "right is to", "promised"]
-    right = ["PASS", "FAIL", "connections"]
-    drawn = _columns(left, right, ["said besides the shares"], usual)
+    right = ["PASS", "FAIL", "connections, median"]
+    heads = [f"{name}: accepts" for name in usual]
+    drawn = _columns(left, right, ["said besides the shares"], heads)
     for case in figures:
         total = len(case.runs)
         said = Counter(code for run in case.runs for code in run.said)

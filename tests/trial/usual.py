@@ -42,6 +42,6 @@ def _within_five_points(draw: Draw, shares: Mapping[str, float]) -> bool:
 
 USUAL = {
     "all seen in 20": seen_in_twenty,
-    "100 requests ±10": ten_in_hundred,
+    "100 ±10": ten_in_hundred,
     "500 ±5 points, ten tries": five_in_five_hundred,
 }
