@@ -113,6 +113,12 @@ CASES = {
         says=(*SHARES, "swapped"),
         words=("the counts fit the weights of one and two swapped",),
     ),
+    "even, which is not swapped": lambda: Case(
+        balancer=Balancer(choose=weighted({"one": 1, "two": 1}, 2)),
+        verdict=Verdict.FAIL,
+        says=SHARES,
+        words=("of 17 (true share", "expected 80 %"),
+    ),
     "all to one": lambda: Case(
         balancer=Balancer(choose=weighted({"one": 1}, 1)),
         verdict=Verdict.FAIL,
