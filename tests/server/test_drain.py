@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import select
 import signal
+import socket
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +15,18 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 import trio
 import trio.testing
-from serving import Command, command
+from certificates import Certificates
+from serving import (
+    Command,
+    answers,
+    command,
+    connected,
+    exchange,
+    receive,
+    receive_all,
+    running,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -165,3 +178,169 @@ async def test_a_drain_answers_a_backlog() -> None:
         load.signalled = trio.current_time()
         child.signal(signal.SIGTERM)
         child.signal(signal.SIGCONT)
+
+
+async def test_a_second_signal_ends_at_once() -> None:
+    """Whoever is still busy is cut and counted, and the exit code tells."""
+    async with command("0", "one", "--drain-timeout", "600") as child:
+        async with await child.connect() as client:
+            await exchange(client, b"a\namid a ", b"one a\n")
+            child.signal(signal.SIGTERM)
+            await child.wait_for_log("draining")
+            await exchange(client, b"line\namid ", b"one amid a line\n")
+            child.signal(signal.SIGINT)
+            assert await child.wait(5) == 1
+        await child.wait_for_log("warning: connections cut count=1")
+
+
+async def test_a_client_that_never_stops_is_cut_at_the_deadline() -> None:
+    """Served until then, counted, and told by the exit code; the quiet one is no such."""
+    async with command("0", "one", "--drain-timeout", "1.5") as child:
+        async with (
+            await child.connect() as quiet,
+            await child.connect() as client,
+            await child.connect() as also,
+        ):
+            for each in (quiet, client, also):
+                await exchange(each, b"a\n", b"one a\n")
+            child.signal(signal.SIGINT)
+            began = trio.current_time()
+            with suppress(AssertionError, trio.BrokenResourceError):
+                while True:
+                    for each in (client, also):
+                        await exchange(each, b"more\n", b"one more\n")
+            assert 1.3 < trio.current_time() - began < 10
+            assert await quiet.receive_some() == b""
+        assert await child.wait() == 1
+        await child.wait_for_log("warning: connections cut count=2")
+        assert not any("Traceback" in line for line in child.log)
+
+
+async def test_no_time_to_drain_is_a_cut() -> None:
+    """A drain timeout of 0 is allowed, and ends as a second signal does."""
+    async with (
+        command("0", "one", "--drain-timeout", "0") as child,
+        await child.connect() as client,
+    ):
+        await exchange(client, b"a\n", b"one a\n")
+        child.signal(signal.SIGTERM)
+        assert await child.wait(5) == 1
+
+
+async def test_nobody_new_comes_in(clock: trio.testing.MockClock) -> None:
+    """Not while others are being served, and the port is closed soon."""
+    async with running() as server, connected(server) as (client,):
+        await exchange(client, b"a\namid", b"one a\n")
+        server.drain()
+        await trio.testing.wait_all_tasks_blocked()
+        with socket.socket() as late:
+            late.setblocking(False)
+            assert late.connect_ex(("127.0.0.1", server.ports[0])) == errno.EINPROGRESS
+            # TCP_INFO begins with the state; 2 is SYN_SENT, and 1 were ESTABLISHED.
+            assert late.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\2"
+        await trio.sleep(1)
+        assert clock.current_time() < 2
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await connected(server).__aenter__()
+        await exchange(client, b" a line\n", b"one amid a line\n")
+        assert await receive_all(client) == b""
+
+
+async def test_clients_beyond_the_limit_are_served_in_the_drain(
+    clock: trio.testing.MockClock,
+) -> None:
+    """They are in the backlog, so they were accepted as far as they know."""
+    async with running(max_connections=2) as server, connected(server, 10) as clients:
+        for number, client in enumerate(clients):
+            await client.send_all(b"%d\n" % number)
+        await until(lambda: server.metrics.lines == 2)
+        server.drain()
+        began = clock.current_time()
+        for number, client in enumerate(clients):
+            assert await receive_all(client) == b"one %d\n" % number
+            await client.send_eof()
+        await until(lambda: not server.metrics.open)
+        assert clock.current_time() - began < 6  # each pair is quiet for half a second
+        assert server.metrics.ended["drain"] == 10
+        assert server.cut_connections == 0
+
+
+async def test_clients_beyond_the_limit_are_cut_with_the_rest(
+    clock: trio.testing.MockClock,
+) -> None:
+    """If no place frees until the deadline."""
+    async with running(max_connections=1, drain_timeout=3) as server:
+        async with connected(server, 2) as (busy, waiting):
+            await exchange(busy, b"a\namid", b"one a\n")
+            await waiting.send_all(b"b\n")
+            server.drain()
+            await trio.sleep(2.9)
+            assert server.metrics.open == 1
+            await trio.sleep(0.2)
+            assert server.cut_connections == 1
+            for client in (busy, waiting):
+                with suppress(trio.BrokenResourceError):
+                    assert await client.receive_some() == b""
+        assert clock.current_time() < 4
+
+
+@pytest.mark.parametrize("epoll", [True, False], ids=["engine", "generic"])
+async def test_a_drain_waits_for_a_client_to_read(
+    monkeypatch: pytest.MonkeyPatch, clock: trio.testing.MockClock, epoll: bool
+) -> None:
+    """However slowly: a full pipe is no quiet client."""
+    if not epoll:
+        monkeypatch.delattr(select, "epoll")
+    lines = b"".join(b"line %d\n" % number for number in range(1_000_000))
+    expected = answers(lines)
+    async with running(drain_timeout=100) as server, connected(server) as (client,):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, lines)
+            await trio.testing.wait_all_tasks_blocked()
+            server.drain()
+            read = await receive(client, 1000)
+            await trio.sleep(5)
+            assert server.metrics.open == 1
+            read += await receive(client, len(expected) - 1000)
+        assert await receive_all(client) == b""
+        assert read == expected
+        await client.send_eof()
+        await until(lambda: not server.metrics.open)
+        assert server.metrics.ended["drain"] == 1
+    assert clock.current_time() < 10
+
+
+async def test_tls_clients_are_drained_as_others_are(
+    clock: trio.testing.MockClock, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A line that came with the drain is answered, then comes a proper end."""
+    certificates = Certificates.issue(tmp_path_factory.mktemp("certificates"))
+    context = certificates.client_context()
+    async with running(tls=certificates.config()) as server, connected(server, 2, port=1) as plain:
+        streams = [trio.SSLStream(each, context, server_hostname="localhost") for each in plain]
+        for stream in streams:
+            await exchange(stream, b"a\n", b"one a\n")
+        server.drain()
+        for number in range(10):
+            await exchange(streams[0], b"%d\n" % number, b"one %d\n" % number)
+            await trio.sleep(0.3)
+        for stream in streams:
+            assert await receive_all(stream) == b""
+            await stream.transport_stream.send_eof()
+        await until(lambda: not server.metrics.open)
+        assert server.metrics.ended["drain"] == 2
+    assert clock.current_time() < 5
+
+
+async def test_a_client_that_was_told_of_the_end_and_stays_is_no_cut_connection(
+    clock: trio.testing.MockClock,
+) -> None:
+    """It has read all it was owed: a full drain, though the deadline comes first."""
+    async with running(drain_timeout=1) as server, connected(server) as (client,):
+        await exchange(client, b"a\n", b"one a\n")
+        server.drain()
+        assert await receive_all(client) == b""
+        await until(lambda: not server.metrics.open)
+        assert server.cut_connections == 0
+        assert server.metrics.ended["drain"] == 1
+    assert clock.current_time() < 2

@@ -17,7 +17,7 @@ from serving import answers, close_with_reset, connected, receive, receive_all, 
 
 from trio_echo.framing import Framer, encode_prefix
 from trio_echo.server.edge import EdgeStream
-from trio_echo.server.handler import EndedError, converse
+from trio_echo.server.handler import EndedError, converse, end_politely
 from trio_echo.server.hub import Hub
 from trio_echo.server.transport import StreamTransport
 
@@ -61,7 +61,10 @@ class Conversation:
     async def hold(self) -> None:
         """Run the handler to its end, and close after it as its owner does."""
         try:
-            self.ended.append(await converse(self.transport, self.framer))
+            reason = await converse(self.transport, self.framer)
+            if reason in {"drain", "line-too-long"}:
+                await end_politely(self.transport)
+            self.ended.append(reason)
         except (trio.BrokenResourceError, EndedError) as error:
             self.ended.append(error)
         finally:

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server.handler import QUIET, EndedError, converse
+from trio_echo.server.handler import QUIET, EndedError, converse, end_politely
 from trio_echo.server.listeners import format_address
 from trio_echo.server.log import LoggedFramer, Throttle
 from trio_echo.server.tls import HandshakeError
@@ -36,6 +36,12 @@ _SPARE_TASKS: Final = 256
 """Tasks that wait for another connection; more end with theirs."""
 
 _WORDS: Final = {"idle": "idle for too long", "line-too-long": "line too long"}
+
+_POLITE: Final = {"drain", "line-too-long"}
+"""Ends of the server's own, of which the client is told and that it may read up to.
+
+A drain's deadline may cut that short; the connection does not count as cut then.
+"""
 
 Accepted: TypeAlias = "tuple[socket.SocketType, Listener, tuple[str, int]]"
 """A connection as it comes from a backlog: its socket, whose, and from where."""
@@ -177,9 +183,12 @@ class Connections:
             reason = await converse(transport, framer)
             if reason in _WORDS:
                 self._warn(_WORDS[reason], client)
+            if reason in _POLITE:
+                await end_politely(transport)
         except HandshakeError as error:
             reason = "tls"
             self._warn("no TLS with this client", client, error=str(error))
+            await end_politely(transport)
         except trio.BrokenResourceError:
             reason = "reset"
         except Exception:  # noqa: BLE001 - logged; it ends this connection only

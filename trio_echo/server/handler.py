@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_echo.framing import LineTooLongError
-from trio_echo.server.tls import HandshakeError
 
 if TYPE_CHECKING:
     from trio_echo.framing import Framer
     from trio_echo.server.metrics import Reason
     from trio_echo.server.transport import Transport
 
-__all__ = ["QUIET", "EndedError", "converse"]
+__all__ = ["QUIET", "EndedError", "converse", "end_politely"]
 
 QUIET: Final = 0.5
 """Seconds without a byte after which a drain takes a client to be done."""
@@ -49,21 +48,19 @@ async def converse(transport: Transport, framer: Framer) -> Reason:
 
     Returns:
         ``eof``, ``line-too-long``, or the reason of an `EndedError`. Every
-        answer is sent by then, and the client has been told of the end; but of
-        ``idle``, which may be that it does not read.
+        answer is sent by then; but of ``idle``, which may be that the client
+        does not read. Where the client has not ended, `end_politely` is next.
 
     Raises:
         trio.BrokenResourceError: the client broke the connection.
-        HandshakeError: there is no TLS with this client; it had time to read why.
+        HandshakeError: there is no TLS with this client, which was told why;
+            `end_politely` gives it the time to read that.
     """
     try:
         return await _converse(transport, framer)
     except EndedError as ended:
         # Idle; amid the last words too, when the client does not read them.
         return ended.reason
-    except HandshakeError:
-        await _end_politely(transport)
-        raise
 
 
 async def _converse(transport: Transport, framer: Framer) -> Reason:
@@ -75,11 +72,9 @@ async def _converse(transport: Transport, framer: Framer) -> Reason:
             if ended.reason != "drain":
                 raise
             if await _last_call(transport, framer):
-                await _end_politely(transport)
                 return "drain"
     except LineTooLongError as error:
         await transport.send_all(error.answer)
-        await _end_politely(transport)
         return "line-too-long"
     if rest := framer.end():
         await transport.send_all(rest)
@@ -107,7 +102,7 @@ async def _last_call(transport: Transport, framer: Framer) -> bool:
         patience = math.inf if framer.partial else QUIET
 
 
-async def _end_politely(transport: Transport) -> None:
+async def end_politely(transport: Transport) -> None:
     """End a connection whose client has not, so that it reads all it was sent.
 
     A close with unread input, or with input still on its way, has the kernel
