@@ -249,6 +249,51 @@ GATEWAY_API = documents(
 """Gateway API's guide to TCP routing, with backends."""
 
 
+TLS = documents(
+    SERVICE.replace("port: 9001", "port: 9443"),
+    deployment("v1", "v1", '["9000", "one", "--tls-ports", "9443", "--tls-cert", "/c/tls.crt"]'),
+    deployment("v2", "v2", '["9000", "two", "--tls-ports", "9443", "--tls-cert", "/c/tls.crt"]'),
+    """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: tcp-echo}
+spec:
+  host: tcp-echo
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+""",
+    """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: secure}
+spec:
+  servers:
+  - port: {number: 443, name: tls, protocol: TLS}
+    hosts: ["*"]
+    tls: {mode: PASSTHROUGH}
+  - port: {number: 444, name: tcp, protocol: TCP}
+    hosts: ["*"]
+""",
+    """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: secure}
+spec:
+  hosts: ["*"]
+  gateways: [secure]
+  tls:
+  - match: [{sniHosts: [one.example.com]}]
+    route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v1}}]
+  - match: [{sniHosts: ["*.both.example.com"]}]
+    route:
+    - {destination: {host: tcp-echo, port: {number: 9443}, subset: v1}, weight: 1}
+    - {destination: {host: tcp-echo, port: {number: 9443}, subset: v2}, weight: 1}
+  tcp:
+  - route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v2}}]
+""",
+)
+"""Routes by TLS server name beside one for every connection."""
+
+
 def shares(found: Plan) -> list[tuple[int, tuple[str, ...], Mapping[str, float]]]:
     """Each listener's port, server names and shares."""
     return [

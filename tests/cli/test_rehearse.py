@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from manifest_texts import ISTIO, TLS
+
+from trio_echo.cli import main
+from trio_echo.cli.rehearse import parse_container
+from trio_echo.errors import TrioEchoError
+from trio_echo.rehearsal import find_envoy
+from trio_echo.rehearsal.process import validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
 
 QUICK = ("--margin", "0.2", "--alpha", "0.01")
 """A verdict after some dozens of connections: these tests are not about the verdict."""
@@ -33,7 +46,7 @@ class Command:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command and return at once."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "trio_echo", "rehearse", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -41,6 +54,11 @@ class Command:
             text=True,
             env=os.environ | {"TMPDIR": str(self.folder)} | self.environment,
         )
+        # A test that waits for words that never come is to fail, not to hang.
+        watchdog = Timer(90, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        return process
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Run the command to its end; return its exit code and what it printed."""
@@ -121,6 +139,9 @@ def test_too_few_connections_are_inconclusive(command: Command) -> None:
     assert out.startswith("INCONCLUSIVE:")
 
 
+FILES = {"istio.yaml": ISTIO, "tls.yaml": TLS, "nothing.yaml": ""}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,15 +154,150 @@ def test_too_few_connections_are_inconclusive(command: Command) -> None:
         (["--margin", "2"], "--margin: must be more than 0"),
         (["--connections", "0"], "--connections: must be more than 0"),
         (["--json", "/missing/folder/file"], "--json: cannot write"),
+        (["--shift", "80"], "--shift: must have a weight for each of one, two"),
+        (["--shift", "80/x"], "--shift: must be weights as 100/0,80/20"),
+        (["--shift", "0/0"], "--shift: must have a weight for each of one, two"),
+        (["--shift", "1/0", "--expect", "one=1"], "--expect: does not go with --shift"),
+        (["istio.yaml", "--weights", "one=1"], "--weights: are for the built-in route"),
+        (["istio.yaml", "--port", "1"], "--port: nothing listens on 1; what listens: 31400 (Gate"),
+        (["tls.yaml", "--expect", "one=1"], "--expect: is for one route; choose it by --port"),
+        (["tls.yaml", "--shift", "1/0"], "--shift: walks one route without TLS"),
+        (["nothing.yaml"], "no route found"),
+        (["gone.yaml"], "gone.yaml: No such file or directory"),
     ],
 )
-def test_bad_option_is_named(command: Command, arguments: Sequence[str], message: str) -> None:
+def test_bad_option_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: Sequence[str],
+    message: str,
+) -> None:
     """Nothing is started for an option that cannot work."""
-    code, out, err = command.run(*arguments)
-    assert code == 2
+    monkeypatch.chdir(tmp_path)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["rehearse", *arguments])
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
     assert not out
     assert err.startswith(f"trio-echo: {message}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--help"], "--help starts no server"),
+        (["9000", "one", "--bogus"], "No such option: --bogus"),
+        (["9000", "one", "more"], "unexpected extra argument"),
+        (["9000", "one", "--max-line", "0"], "max_line"),
+    ],
+)
+def test_command_line_of_a_container_is_read_by_serve(
+    arguments: Sequence[str], message: str
+) -> None:
+    """What ``serve`` would refuse is refused with its own words."""
+    with pytest.raises(TrioEchoError, match=message):
+        parse_container(arguments, {})
+    config = parse_container(["9000"], {"TRIO_ECHO_PREFIX": "one"})
+    assert (list(config.ports), config.prefix) == ([9000], "one")
+
+
+@pytest.mark.parametrize("dialect", ["istio", "gateway-api"])
+def test_the_projects_own_manifests_pass(command: Command, dialect: str) -> None:
+    """What is applied to a cluster runs here, and what is not carried out is said."""
+    code, out, err = command.run(str(MANIFESTS / "base"), str(MANIFESTS / dialect), *QUICK)
+    assert code == 0, err
+    assert out.startswith("PASS: 127.0.0.1:")
+    assert "one 80 %, two 20 %" in out
+    assert "cross-check: the counts agree" in out
+    assert "note: Deployment tcp-echo-v1, tcp-echo-v2: not carried out: spec." in err
+
+
+def test_every_route_is_judged_and_the_worst_counts(command: Command, tmp_path: Path) -> None:
+    """Several listeners and server names, each with its verdict."""
+    (tmp_path / "tls.yaml").write_text(TLS)
+    code, out, _ = command.run(str(tmp_path / "tls.yaml"), *QUICK)
+    assert code == 0
+    assert out.count("PASS: ") == 3
+    assert "port 443 (tls), server name *.both.example.com" in out
+
+
+def test_printed_configuration_is_one_that_envoy_takes() -> None:
+    """``--print-envoy`` runs nothing; what it prints can be run. Manifests may be piped in."""
+    process = subprocess.run(
+        [sys.executable, "-m", "trio_echo", "rehearse", "-", "--print-envoy"],
+        input=TLS,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "# trio-echo serve 20001 one --tls-ports 20002 --tls-cert /c/tls.crt" in process.stdout
+    assert trio.run(validate, find_envoy(), process.stdout.encode()) is None
+
+
+def test_occupied_port_is_said(command: Command, tmp_path: Path) -> None:
+    """Where the route's port is taken, another is chosen, in words."""
+    with socket.socket() as owner:
+        owner.bind(("127.0.0.1", 0))
+        owner.listen()
+        port = owner.getsockname()[1]
+        (tmp_path / "route.yaml").write_text(ISTIO.replace("31400", str(port)))
+        code, _, err = command.run(str(tmp_path / "route.yaml"), *QUICK)
+    assert code == 0
+    assert re.search(rf"Envoy on 127\.0\.0\.1:\d+, as {port} is not free", err)
+
+
+def test_walk_is_judged_and_drawn(command: Command, tmp_path: Path) -> None:
+    """The demonstration in one command: all to one, a split, all to two, nothing lost."""
+    picture = tmp_path / "walk.svg"
+    code, out, err = command.run("--shift", "100/0,80/20,0/100", "--svg", str(picture), *QUICK)
+    assert code == 0, out + err
+    assert [line for line in out.splitlines() if line.startswith("shift to")] == [
+        "shift to one 100, two 0",
+        "shift to one 80, two 20",
+        "shift to one 0, two 100",
+    ]
+    assert out.count("PASS: ") == 3
+    assert out.endswith("none was lost\n")
+    assert "PASS, PASS, PASS" in picture.read_text()
+
+
+def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path: Path) -> None:
+    """The verdict, then a route to play with, until Ctrl-C; the exit code is the verdict's."""
+    manifest = tmp_path / "route.yaml"
+    manifest.write_text(ISTIO)
+    process = command.start(str(manifest), "--hold", "--port", "31400", *QUICK)
+    said = wait_for(process, "Envoy on 127.0.0.1:")
+    port = int(said.rpartition("127.0.0.1:")[2].partition(",")[0])
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("holding; try: "):
+            assert line == f"holding; try: echo world | nc -N 127.0.0.1 {port}\n"
+            break
+    with socket.create_connection(("127.0.0.1", port)) as early, early.makefile("rb") as answers:
+        early.sendall(b"early\n")
+        first = answers.readline()
+        manifest.write_text(ISTIO.replace("weight: 80", "weight: x"))
+        wait_for(process, "not taken, the last good route stays: ")
+        name = b"two" if first.startswith(b"one") else b"one"
+        manifest.write_text(
+            ISTIO.replace("weight: 80", f"weight: {100 * (name == b'one')}").replace(
+                "weight: 20", f"weight: {100 * (name == b'two')}"
+            )
+        )
+        assert process.stdout.readline().startswith("shifted Gateway default/tcp-echo-gateway")
+        with socket.create_connection(("127.0.0.1", port)) as late:
+            late.sendall(b"late\n")
+            assert late.makefile("rb").readline() == name + b" late\n"
+        wait_for(process, f"since the last shift: {name.decode()} 1")
+        early.sendall(b"still\n")
+        assert answers.readline() == first.replace(b"early", b"still")
+    process.send_signal(signal.SIGINT)
+    code, _, _ = command.end(process)
+    assert code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

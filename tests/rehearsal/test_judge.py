@@ -8,7 +8,7 @@ from functools import partial
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_texts import SERVICE, deployment, documents, plan
+from manifest_texts import TLS, plan
 
 from trio_echo.prober import ProbeConfig, Tally, Verdict
 from trio_echo.rehearsal import built_in, courses, find_envoy, judge, open_stage
@@ -52,50 +52,6 @@ async def test_connection_behind_the_proxys_back_is_noticed() -> None:
     assert report.verdict is Verdict.PASS
     assert not check.agrees
     assert "the counts DISAGREE" in str(check)
-
-
-TLS = documents(
-    SERVICE.replace("port: 9001", "port: 9443"),
-    deployment("v1", "v1", '["9000", "one", "--tls-ports", "9443", "--tls-cert", "/c/tls.crt"]'),
-    deployment("v2", "v2", '["9000", "two", "--tls-ports", "9443", "--tls-cert", "/c/tls.crt"]'),
-    """
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: tcp-echo}
-spec:
-  host: tcp-echo
-  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
-""",
-    """
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: secure}
-spec:
-  servers:
-  - port: {number: 443, name: tls, protocol: TLS}
-    hosts: ["*"]
-    tls: {mode: PASSTHROUGH}
-  - port: {number: 444, name: tcp, protocol: TCP}
-    hosts: ["*"]
-""",
-    """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: secure}
-spec:
-  hosts: ["*"]
-  gateways: [secure]
-  tls:
-  - match: [{sniHosts: [one.example.com]}]
-    route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v1}}]
-  - match: [{sniHosts: ["*.both.example.com"]}]
-    route:
-    - {destination: {host: tcp-echo, port: {number: 9443}, subset: v1}, weight: 1}
-    - {destination: {host: tcp-echo, port: {number: 9443}, subset: v2}, weight: 1}
-  tcp:
-  - route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v2}}]
-""",
-)
 
 
 async def test_server_names_are_judged_each() -> None:

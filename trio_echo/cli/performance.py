@@ -225,8 +225,9 @@ class Performance:
             self._say(f"{listener.name}: Envoy on 127.0.0.1:{port}{instead}")
 
     def _print(self, text: str) -> None:
-        """Print what is a result."""
+        """Print what is a result, at once also where it goes into a pipe."""
         self._script.files.words.print(text, soft_wrap=True)
+        self._script.files.words.file.flush()
 
     def _say(self, text: str) -> None:
         """Print what happens, beside the results."""

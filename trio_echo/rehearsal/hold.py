@@ -53,9 +53,9 @@ async def follow_manifests(
             seen = now
             try:
                 found, files = await trio.to_thread.run_sync(read)
-                new = set(files) - watched
-                watched |= new
-                seen |= await trio.to_thread.run_sync(_fingerprint, new)
+                # Files that are new here are read once more in the next turn: an
+                # edit since they were read would be missed otherwise.
+                watched |= set(files)
                 if found != route:
                     await stage.change(found)
                     route = found
