@@ -131,3 +131,11 @@ def test_counts_are_counted_not_believed() -> None:
     document["expectation"]["margin"] = 7
     with pytest.raises(TrioEchoError, match="damaged report: must be more than 0 and less than 1"):
         from_json(json.dumps(document))
+
+
+def test_counts_that_do_not_agree_are_refused() -> None:
+    """Numbers changed by hand do not go unnoticed."""
+    document = json.loads(to_json(made(["one"])))
+    document["backends"][0]["connections"] = 2
+    with pytest.raises(TrioEchoError, match="its counts do not agree"):
+        from_json(json.dumps(document))

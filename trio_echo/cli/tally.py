@@ -82,7 +82,7 @@ def line(tally: Tally, *, counts: bool = True) -> str:
         for outcome, count in tally.outcomes.items()
         if outcome is not Outcome.OK and count
     ]
-    return f"{total} connections to {target}: {', '.join(parts)}"
+    return f"{total} connection{'s' * (total != 1)} to {target}: {', '.join(parts)}"
 
 
 def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:

@@ -1,0 +1,73 @@
+"""The live tally: its line and its bars, without a probe behind them."""
+
+from __future__ import annotations
+
+import pytest
+from reports import ok
+from rich.console import Console
+
+from trio_echo.cli.tally import bar, line, picture
+from trio_echo.prober import Outcome, ProbeConfig, Tally
+from trio_echo.prober.outcome import Result
+
+EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
+
+
+def counted(*results: Result) -> Tally:
+    """A tally in the middle of a probe."""
+    tally = Tally(ProbeConfig(target="echo.test:9000", expect=EIGHTY_TWENTY, max_errors=9), "run")
+    tally.address = "127.0.0.1:9000"
+    tally.phase = "probing"
+    for index, result in enumerate(results):
+        tally.take(index, result)
+    return tally
+
+
+def test_line_says_the_phase() -> None:
+    """What it waits for, until there is something to count."""
+    tally = counted()
+    assert line(tally) == "probing 127.0.0.1:9000 (echo.test)"
+    tally.phase = "waiting"
+    assert line(tally) == "waiting for a first echo from 127.0.0.1:9000 (echo.test)"
+    tally.phase, tally.address = "resolving", None
+    assert line(tally) == "resolving echo.test:9000"
+
+
+def test_line_counts() -> None:
+    """Shares of all connections, failures by their word."""
+    tally = counted(ok("one"), ok("one"), ok("two"), Result(Outcome.RESET))
+    assert line(tally) == (
+        "4 connections to 127.0.0.1:9000 (echo.test): one 50.0 %, two 25.0 %, reset 1"
+    )
+    assert line(tally, counts=False) == "probing 127.0.0.1:9000 (echo.test)"
+
+
+def rendered(tally: Tally) -> str:
+    """The picture as plain text."""
+    console = Console(width=120, color_system=None, force_terminal=True, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(picture(tally, ascii_only=False))
+    return capture.get()
+
+
+def test_picture_has_a_bar_for_each_backend() -> None:
+    """The expected ones from the start, the unexpected when they come."""
+    assert rendered(counted()) == "probing 127.0.0.1:9000 (echo.test)\n"
+    shown = rendered(counted(ok("one")))
+    assert "one" in shown
+    assert "100.0 %" in shown
+    assert "0.0 %" in shown
+    assert "1 connection to" in shown
+
+
+@pytest.mark.parametrize(
+    ("share", "low", "high", "expected", "drawn"),
+    [
+        (0.5, 0.4, 0.6, 0.8, "#" * 20 + "+" * 5 + "-" * 5 + " " * 10 + "|" + " " * 9),
+        (1.0, 0.9, 1.0, 1.0, "#" * 45 + "+" * 4 + "|"),
+        (0.0, 0.0, 0.1, None, "-" * 5 + " " * 45),
+    ],
+)
+def test_bar(share: float, low: float, high: float, expected: float | None, drawn: str) -> None:
+    """Solid up to the interval, shaded within, a mark at what is expected."""
+    assert bar(share, low, high, expected, ascii_only=True).plain == drawn
