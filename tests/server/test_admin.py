@@ -191,12 +191,13 @@ async def test_a_body_is_not_read() -> None:
         assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
-async def test_http_1_0_gets_an_answer_and_an_end() -> None:
-    """No headers are needed, so that it can be typed by hand."""
+async def test_http_1_0_gets_an_answer_and_an_end(autojump_clock: MockClock) -> None:
+    """No headers are needed, so that it can be typed by hand; the end comes at once."""
     async with running() as pages:
         client = pages.connect()
         await client.send(b"GET /livez HTTP/1.0\r\n\r\n")
         answer = await client.rest()
+        assert autojump_clock.current_time() == 0
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b"\r\n\r\nalive\n")
 
