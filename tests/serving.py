@@ -138,10 +138,10 @@ class Command:
         with trio.fail_after(seconds):
             return await self.process.wait()
 
-    async def wait_for_log(self, part: str, seconds: float = 20) -> None:
-        """Wait until a line on stderr contains something."""
-        with trio.fail_after(seconds):
-            while not any(part in line for line in self.log):
+    async def wait_for_log(self, part: str, times: int = 1) -> None:
+        """Wait until a number of lines on stderr contain something."""
+        with trio.fail_after(20):
+            while sum(part in line for line in self.log) < times:
                 self._said = trio.Event()
                 await self._said.wait()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import resource
+import struct
 import sys
+import termios
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import outcome
@@ -50,11 +53,12 @@ Accepted: TypeAlias = "tuple[socket.SocketType, Listener, tuple[str, int]]"
 class Connection:
     """One client, as the limits, the drain and the metrics see it."""
 
-    __slots__ = ("_ended", "_framer", "_moved", "_since", "_transport")
+    __slots__ = ("_descriptor", "_ended", "_framer", "_moved", "_since", "_transport")
 
-    def __init__(self, transport: Transport, framer: Framer) -> None:
+    def __init__(self, transport: Transport, framer: Framer, descriptor: int) -> None:
         self._transport = transport
         self._framer = framer
+        self._descriptor = descriptor
         self._ended = False
         self._moved = -1
         self._since = 0.0
@@ -86,6 +90,10 @@ class Connection:
         time stamp for every chunk. The first look starts the clock.
         """
         moved = self.received + self.sent
+        if self._transport.blocked:
+            # The kernel asks for more only when a third of its buffer is free,
+            # megabytes. What a slow client reads before that moves, too.
+            moved -= _queued(self._descriptor)
         if moved != self._moved:
             self._moved = moved
             self._since = now
@@ -171,9 +179,10 @@ class Connections:
         self, sock: socket.SocketType, listener: Listener, client: tuple[str, int]
     ) -> None:
         """Own one connection: its transport, its framer, its end and its count."""
+        descriptor = sock.fileno()
         transport = self._carrier.carry(sock, tls=listener.tls)
         framer = self._framer(client)
-        connection = Connection(transport, framer)
+        connection = Connection(transport, framer, descriptor)
         self._metrics.opened(listener.port, listener.tls, connection)
         self._open.add(connection)
         if self._debug:
@@ -249,6 +258,12 @@ class Connections:
         self._throttle.settle(final=True)
         if cut := self._metrics.ended["cut"]:
             self._log.warning("connections cut", count=cut)
+
+
+def _queued(descriptor: int) -> int:
+    """Tell how many bytes the kernel keeps until the client has taken them."""
+    (queued,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+    return int(queued)
 
 
 def _places_by_descriptors() -> int:
