@@ -235,6 +235,65 @@ async def test_relay_answers_what_has_arrived_even_when_cancelled() -> None:
         await client.aclose()
 
 
+async def test_what_is_begun_is_answered_before_the_task_has_its_turn() -> None:
+    """And relay goes on from there: with what comes, and to the end of file."""
+    async with running_hub() as edges:
+        server, client = edges.pair()
+        framer = Framer(b"one ")
+        await client.send_all(b"early\nla")
+        server.begin(framer.feed, 65_536)
+        assert await client.receive_some() == b"one early\n"
+        await client.send_all(b"te\n")
+        await client.send_eof()
+        await server.relay(framer.feed, 65_536)
+        assert await client.receive_some() == b"one late\n"
+        server.close()
+        await client.aclose()
+
+
+async def test_an_end_of_file_found_at_the_beginning_is_the_end() -> None:
+    """Of a client that sent nothing."""
+    async with running_hub() as edges:
+        server, client = edges.pair()
+        await client.send_eof()
+        server.begin(bytes, 65_536)
+        await server.relay(bytes, 65_536)
+        server.close()
+        await client.aclose()
+
+
+async def test_an_answer_stuck_at_the_beginning_is_sent_whole() -> None:
+    """Relay takes it over, before it receives any more."""
+    async with running_hub() as edges:
+        server, client = edges.pair()
+        answer = b"a" * 20_000_000
+        await client.send_all(b"x")
+        server.begin(lambda _: answer, 65_536)
+        assert server.blocked
+        received = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.relay, bytes, 65_536)
+            while received < len(answer):
+                received += len(await client.receive_some())
+            await client.send_all(b"more")
+            assert await client.receive_some() == b"more"
+            await client.send_eof()
+        server.close()
+        await client.aclose()
+
+
+async def test_an_error_at_the_beginning_is_raised_in_the_handler() -> None:
+    """The acceptor, which began, has nothing to do with it."""
+    async with running_hub() as edges:
+        server, client = edges.pair()
+        await client.send_all(b"toolong")
+        framer = Framer(b"one ", 4)
+        server.begin(framer.feed, 65_536)
+        with pytest.raises(LineTooLongError):
+            await server.relay(framer.feed, 65_536)
+        await answered(server, client)
+
+
 async def test_a_deadline_ends_a_blocked_send() -> None:
     """In relay as in send_all: the task wakes, and the stream can be closed."""
     async with running_hub() as edges:

@@ -53,11 +53,14 @@ Accepted: TypeAlias = "tuple[socket.SocketType, Listener, tuple[str, int]]"
 class Connection:
     """One client, as the limits, the drain and the metrics see it."""
 
-    __slots__ = ("_descriptor", "_ended", "_framer", "_moved", "_since", "_transport")
+    __slots__ = ("_descriptor", "_ended", "_moved", "_since", "client", "framer", "transport")
 
-    def __init__(self, transport: Transport, framer: Framer, descriptor: int) -> None:
-        self._transport = transport
-        self._framer = framer
+    def __init__(
+        self, transport: Transport, framer: Framer, client: tuple[str, int], descriptor: int
+    ) -> None:
+        self.transport = transport
+        self.framer = framer
+        self.client = client
         self._descriptor = descriptor
         self._ended = False
         self._moved = -1
@@ -66,22 +69,22 @@ class Connection:
     @property
     def lines(self) -> int:
         """Lines answered."""
-        return self._framer.lines
+        return self.framer.lines
 
     @property
     def received(self) -> int:
         """Bytes received."""
-        return self._transport.received
+        return self.transport.received
 
     @property
     def sent(self) -> int:
         """Bytes sent."""
-        return self._transport.sent
+        return self.transport.sent
 
     @property
     def owes(self) -> bool:
         """Whether the client is amid a line, or has not read an answer."""
-        return self._framer.partial or self._transport.blocked
+        return self.framer.partial or self.transport.blocked
 
     def quiet(self, now: float) -> float:
         """Tell for how many seconds no byte was seen to move, either way.
@@ -90,7 +93,7 @@ class Connection:
         time stamp for every chunk. The first look starts the clock.
         """
         moved = self.received + self.sent
-        if self._transport.blocked:
+        if self.transport.blocked:
             # The kernel asks for more only when a third of its buffer is free,
             # megabytes. What a slow client reads before that moves, too.
             moved -= _queued(self._descriptor)
@@ -102,7 +105,7 @@ class Connection:
     def end(self, reason: Reason) -> None:
         """End the conversation for a reason of the server's; the first one counts."""
         if not self._ended:
-            self._ended = self._transport.interrupt(EndedError(reason))
+            self._ended = self.transport.interrupt(EndedError(reason))
 
 
 class Connections:
@@ -150,43 +153,44 @@ class Connections:
 
     def start(self, accepted: Accepted) -> None:
         """Serve an accepted connection in a task of its own."""
+        sock, listener, client = accepted
+        descriptor = sock.fileno()
+        transport = self._carrier.carry(sock, tls=listener.tls)
+        framer = self._framer(client)
+        connection = Connection(transport, framer, client, descriptor)
         self._places -= 1
+        self._metrics.opened(listener.port, listener.tls, connection)
+        self._open.add(connection)
+        if self._debug:
+            self._log.debug("connection opened", peer=format_address(*client[:2]))
+        transport.begin(framer.feed, framer.chunk_size)
         if self._spare:
-            trio.lowlevel.reschedule(self._spare.pop(), outcome.Value(accepted))
+            trio.lowlevel.reschedule(self._spare.pop(), outcome.Value(connection))
         else:
             # Given no name, trio makes one of the function's, for each task anew.
-            self._nursery.start_soon(self._work, accepted, name="connection")
+            self._nursery.start_soon(self._work, connection, name="connection")
 
-    async def _work(self, accepted: Accepted | None) -> None:
+    async def _work(self, connection: Connection | None) -> None:
         """Serve one connection, and then another that comes before this task ends.
 
         A task that ends and one that starts cost 11 us more than one that goes
         on, of 80 us for a client that connects, sends a line and leaves.
         """
-        while accepted is not None:
-            await self._serve(*accepted)
+        while connection is not None:
+            await self._serve(connection)
             if self._draining or len(self._spare) >= _SPARE_TASKS:
                 break
             self._spare.append(trio.lowlevel.current_task())
-            accepted = await trio.lowlevel.wait_task_rescheduled(self._abort_spare)
+            connection = await trio.lowlevel.wait_task_rescheduled(self._abort_spare)
 
     def _abort_spare(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         # Whatever cancels one spare task cancels the nursery, and so all of them.
         self._spare.clear()
         return trio.lowlevel.Abort.SUCCEEDED
 
-    async def _serve(
-        self, sock: socket.SocketType, listener: Listener, client: tuple[str, int]
-    ) -> None:
-        """Own one connection: its transport, its framer, its end and its count."""
-        descriptor = sock.fileno()
-        transport = self._carrier.carry(sock, tls=listener.tls)
-        framer = self._framer(client)
-        connection = Connection(transport, framer, descriptor)
-        self._metrics.opened(listener.port, listener.tls, connection)
-        self._open.add(connection)
-        if self._debug:
-            self._log.debug("connection opened", peer=format_address(*client[:2]))
+    async def _serve(self, connection: Connection) -> None:
+        """Own one connection to its end, its close and its count."""
+        transport, framer, client = connection.transport, connection.framer, connection.client
         reason: Reason = "cut"
         try:
             reason = await converse(transport, framer)

@@ -36,9 +36,10 @@ def _event(name: str) -> int:
 # of file or at TCP's urgent mark. These announce them.
 _MARKS: Final = _event("RDHUP") | _event("PRI")
 _BROKEN: Final = _event("HUP") | _event("ERR")
-_READABLE: Final = _event("IN") | _MARKS | _BROKEN
+_READ: Final = _event("IN")
+_READABLE: Final = _READ | _MARKS | _BROKEN
 _WRITABLE: Final = _event("OUT") | _BROKEN
-_INTEREST: Final = _event("IN") | _event("OUT") | _MARKS | _event("ET")
+_INTEREST: Final = _READ | _MARKS | _event("ET")
 
 _LOOKS: Final = range(8)
 """Looks for ready connections before other tasks have a turn."""
@@ -94,9 +95,13 @@ class Hub:
         self._epoll.register(descriptor, _INTEREST)
         self._streams[descriptor] = stream
 
-    def report_again(self, descriptor: int) -> None:
-        """Report as edges whatever a registered stream is ready for now."""
-        self._epoll.modify(descriptor, _INTEREST)
+    def report_writable(self, descriptor: int) -> None:
+        """Report from now on when a registered stream can be written, as it may be now.
+
+        Not from the start: every new stream can be, and that report would wake
+        the hub once more for nothing.
+        """
+        self._epoll.modify(descriptor, _INTEREST | _event("OUT"))
 
     def forget(self, descriptor: int, stream: HubSocket) -> None:
         """Drop a stream that is about to close its descriptor.
@@ -134,13 +139,15 @@ class HubSocket(ABC):
 
     def edge(self, events: int) -> None:
         """Take an edge from the hub."""
-        if events & _MARKS:
-            self._marked = True
-        if events & _READABLE:
-            self.turn()
-        if events & _WRITABLE and self._writer is not None:
-            task, self._writer = self._writer, None
-            trio.lowlevel.reschedule(task)
+        if events != _READ:  # which alone is what a line is
+            if events & _MARKS:
+                self._marked = True
+            if events & _WRITABLE and self._writer is not None:
+                task, self._writer = self._writer, None
+                trio.lowlevel.reschedule(task)
+            if not events & _READABLE:
+                return
+        self.turn()
 
     @abstractmethod
     def turn(self) -> None:
@@ -159,6 +166,7 @@ class HubSocket(ABC):
     def _as_writer(self) -> Callable[[RaiseCancelT], Abort]:
         """Make this task the writer, as `_as_reader` does the reader."""
         self._register()
+        self._hub.report_writable(self._sock.fileno())
         self._writer = trio.lowlevel.current_task()
         return self._abort_writer
 

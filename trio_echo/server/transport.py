@@ -46,6 +46,9 @@ class Transport(Protocol):
     def blocked(self) -> bool:
         """Whether part of an answer waits for the client to read."""
 
+    def begin(self, feed: Callable[[bytes], bytes], chunk_size: int, /) -> None:
+        """Do of a `relay` that is to come what can be done without a task."""
+
     async def relay(self, feed: Callable[[bytes], bytes], chunk_size: int, /) -> None:
         """Put every chunk that arrives through `feed`, send what it returns, until the end."""
 
@@ -118,6 +121,9 @@ class StreamTransport:
         self.received = 0
         self.sent = 0
         self.blocked = False
+
+    def begin(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
+        """Do nothing: any stream's receiving takes a task."""
 
     async def relay(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
         """Put every chunk that arrives through `feed`, and send what it returns.
