@@ -142,6 +142,7 @@ class Conversation(RuleBasedStateMachine):
         self.sent += self.framer.end()
         self.over = True
         assert reference(self.prefix, self.limit, self.received) == (self.sent, False)
+        assert not self.framer.partial, "what is answered is not owed"
 
     @precondition(lambda self: self.over)
     @rule(chunk=payloads)
