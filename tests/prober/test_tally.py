@@ -63,10 +63,10 @@ def test_names_are_bounded_in_length_and_escaped() -> None:
 
 
 def test_memory_is_flat() -> None:
-    """A hundred thousand connections keep some hundreds of points and buckets."""
-    report = made(ok("one" if number % 5 else "two") for number in range(100_000))
+    """Twenty thousand connections keep some hundreds of points and buckets."""
+    report = made(ok("one" if number % 5 else "two") for number in range(20_000))
     assert len(report.points) <= 401
-    assert report.points[-1].total == 100_000
+    assert report.points[-1].total == 20_000
     assert len(report.timings["one"].answer.buckets) == 1
 
 
