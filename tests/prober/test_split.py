@@ -240,6 +240,14 @@ def test_dead_backend_cannot_hide_behind_errors() -> None:
     assert split.verdict() is not Verdict.PASS
 
 
+def test_errors_that_might_all_be_one_backends_forbid_a_pass() -> None:
+    """Of three backends the first might have 44 % or 40 %: not proven to be within 5 points."""
+    expect = {"a": 40, "b": 30, "c": 30}
+    split = counted(Split(expect), {"a": 8000, "b": 5600, "c": 5600}, errors=800)
+    assert split.verdict() is Verdict.INCONCLUSIVE
+    assert counted(Split(expect), {"a": 8000, "b": 6000, "c": 6000}).verdict() is Verdict.PASS
+
+
 def test_three_backends_share_alpha() -> None:
     """The bar is alpha over the backends with weight, from three of them on."""
     two = counted(Split({"a": 1, "b": 3}), {"a": 100, "b": 300})
