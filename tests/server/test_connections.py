@@ -1,4 +1,4 @@
-"""A connection's end by the server, at the very moment that its client does something."""
+"""A connection's task: its log, its faults, and its end just as its client does something."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
+from trio_echo.framing import Framer
 from trio_echo.server import Server, ServerConfig, serve
 from trio_echo.server.connections import Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import pytest
 
 
 @asynccontextmanager
@@ -83,3 +87,48 @@ async def test_a_reset_that_came_with_the_drain_harms_nobody_else() -> None:
     async with ended_with_client() as (client, server):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert server.metrics.ended["reset"] + server.metrics.ended["drain"] == 1
+
+
+async def test_requests_and_responses_are_logged_when_asked_for() -> None:
+    """Escaped, with the client's address."""
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            config = ServerConfig(ports=[0], prefix="one", hosts=["127.0.0.1"], log_lines=True)
+            server: Server = await nursery.start(serve, config)
+            async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client:
+                host, port = client.socket.getsockname()
+                await client.send_all(b"\x1b[2J\n")
+                assert await client.receive_some() == b"one \x1b[2J\n"
+            server.drain()
+    assert [entry for entry in logs if "line" in entry] == [
+        {"event": event, "line": line, "peer": f"{host}:{port}", "log_level": "info"}
+        for event, line in (("request", r"\x1b[2J"), ("response", r"one \x1b[2J"))
+    ]
+
+
+async def test_a_fault_of_ours_ends_one_connection_and_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next client is served."""
+    real = Framer.feed
+
+    def feed(framer: Framer, chunk: bytes) -> bytes:
+        if chunk == b"fault\n":
+            raise RuntimeError("broken")
+        return real(framer, chunk)
+
+    monkeypatch.setattr(Framer, "feed", feed)
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            config = ServerConfig(ports=[0], prefix="one", hosts=["127.0.0.1"])
+            server: Server = await nursery.start(serve, config)
+            async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client:
+                await client.send_all(b"fault\n")
+                assert await client.receive_some() == b""
+            async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client:
+                await client.send_all(b"a\n")
+                assert await client.receive_some() == b"one a\n"
+            server.drain()
+    errors = [entry["event"] for entry in logs if entry["log_level"] == "error"]
+    assert errors == ["a connection failed"]
+    assert server.metrics.ended["error"] == 1
