@@ -288,7 +288,8 @@ def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path:
                 "weight: 20", f"weight: {100 * (name == b'two')}"
             )
         )
-        assert process.stdout.readline().startswith("shifted Gateway default/tcp-echo-gateway")
+        shifted = process.stdout.readline()
+        assert shifted.startswith("shifted Gateway default/tcp-echo-gateway"), command.end(process)
         with socket.create_connection(("127.0.0.1", port)) as late:
             late.sendall(b"late\n")
             assert late.makefile("rb").readline() == name + b" late\n"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Envoy", "find_envoy", "validate"]
 
 _START_TIMEOUT = 15.0
-_ADMIN_TIMEOUT = 5.0
+_ADMIN_TIMEOUT = 15.0
+_CRASH_NOTICE = 2.0
 _POLL = 0.02
 _KEPT_LINES = 12
 _KEPT_WIDTH = 300
@@ -138,6 +139,8 @@ class Envoy:
             with trio.fail_after(_ADMIN_TIMEOUT):
                 status, body = await _http_get(self.admin, path)
         except (OSError, trio.TooSlowError, trio.BrokenResourceError, h11.ProtocolError) as error:
+            # Where Envoy has crashed, let that be the message: it is about to come.
+            await trio.sleep(_CRASH_NOTICE)
             raise RehearsalError(f"Envoy's admin interface does not answer: {error}") from error
         if status != 200:  # noqa: PLR2004 - HTTP's OK
             raise RehearsalError(f"Envoy's admin interface answers {status} to {path}")
