@@ -262,6 +262,18 @@ def test_bad_input_is_refused_by_name(
     assert words in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("options", [(), ("--json", "-")])
+async def test_reader_who_leaves_changes_no_exit_code(options: tuple[str, ...]) -> None:
+    """Words and progress that nobody reads any more are no FAIL."""
+    async with backend(drawing({"one": 1.0}, seed=1)) as target:
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [COMMAND, "probe", target, "--expect", "one=1", *options]
+        done = await trio.run_process(command, stdout=writing, stderr=writing, check=False)
+        os.close(writing)
+    assert done.returncode == 0
+
+
 async def test_file_that_cannot_be_written_after_all() -> None:
     """A full disk comes to light at the end: said, after the verdict was printed."""
     async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from trio_echo.cli.console import Words, write_out
 from trio_echo.errors import ConfigError
 from trio_echo.prober import Verdict
 from trio_echo.prober.document import to_json
@@ -60,9 +59,9 @@ class Files:
                 raise ConfigError(field, f"cannot write {str(path)!r}")
 
     @property
-    def words(self) -> Console:
+    def words(self) -> Words:
         """Where the words go: to stderr where stdout is for JSON alone."""
-        return Console(stderr=self.json == "-", highlight=False, markup=False, emoji=False)
+        return Words(stderr=self.json == "-")
 
 
 def publish(report: Report, files: Files) -> int:
@@ -73,11 +72,12 @@ def publish(report: Report, files: Files) -> int:
     """
     headline, *rest = str(report).splitlines()
     style = None if report.verdict is None else _STYLES.get(report.verdict, "bold yellow")
-    files.words.print(headline, style=style, soft_wrap=True)
+    words = files.words
+    words.print(headline, style=style, soft_wrap=True)
     for line in rest:
-        files.words.print(line, soft_wrap=True)
+        words.print(line, soft_wrap=True)
     if files.json == "-":
-        sys.stdout.write(to_json(report))
+        write_out(to_json(report))
     elif files.json is not None:
         _write("json", Path(files.json), to_json(report))
     if files.junit is not None:

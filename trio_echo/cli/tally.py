@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trio_echo.cli.console import Words
 from trio_echo.prober.outcome import Outcome, printable
 from trio_echo.prober.words import percent
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from trio_echo.prober import Tally
 
 __all__ = ["follow"]
@@ -36,11 +37,11 @@ async def follow(tally: Tally) -> None:
 
     On a terminal the picture is wiped at the end, as the report says it all.
     """
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    console = Words(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         await _draw(tally, console)
     else:
-        await _say(tally)
+        await _say(tally, console)
 
 
 async def _draw(tally: Tally, console: Console) -> None:
@@ -51,7 +52,7 @@ async def _draw(tally: Tally, console: Console) -> None:
             await trio.sleep(_REDRAW)
 
 
-async def _say(tally: Tally) -> None:
+async def _say(tally: Tally, console: Console) -> None:
     """Print a line now and then, and whenever the phase changes."""
     phase = ""
     due = 0.0
@@ -60,7 +61,7 @@ async def _say(tally: Tally) -> None:
             fresh = tally.phase != phase
             phase = tally.phase
             due = trio.current_time() + _SAY
-            print(line(tally, counts=not fresh), file=sys.stderr, flush=True)
+            console.print(line(tally, counts=not fresh), soft_wrap=True)
         await trio.sleep(_REDRAW)
 
 
