@@ -69,6 +69,14 @@ async def test_a_line_that_came_with_the_drain_is_answered() -> None:
     assert server.metrics.ended["drain"] == 1
 
 
+async def test_a_line_that_began_with_the_drain_is_waited_for() -> None:
+    """Its rest comes later, and then the client is quiet."""
+    async with ended_with_client(b"la") as (client, _):
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        client.send(b"te\n")
+        assert await receive_all(client) == b"one late\n"
+
+
 async def test_a_rest_and_an_end_that_came_with_the_drain_are_answered() -> None:
     """As the wire contract has it at any other time."""
     async with ended_with_client(b"late\nrest") as (client, _):

@@ -1,0 +1,28 @@
+"""Any stream as a transport: what `EdgeStream` does of itself, the generic loop does too."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_echo.server.transport import StreamTransport
+
+
+async def test_an_interruption_finds_who_waits() -> None:
+    """Nobody at first; then the receiver, who can go on afterwards."""
+    client, stream = trio.testing.memory_stream_pair()
+    transport = StreamTransport(stream, lambda: None)
+    assert not transport.interrupt(KeyError())
+
+    async def receive() -> None:
+        with pytest.raises(KeyError):
+            await transport.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert transport.interrupt(KeyError())
+    await client.send_all(b"a")
+    assert await transport.receive_some() == b"a"
+    assert not transport.interrupt(KeyError())
