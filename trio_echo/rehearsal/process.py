@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 from collections import deque
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import h11
 import trio
@@ -24,6 +25,7 @@ __all__ = ["Envoy", "find_envoy", "validate"]
 _START_TIMEOUT = 15.0
 _ADMIN_TIMEOUT = 15.0
 _CRASH_NOTICE = 2.0
+_NO_ANSWER = (OSError, trio.BrokenResourceError, h11.ProtocolError)
 _POLL = 0.02
 _KEPT_LINES = 12
 _KEPT_WIDTH = 300
@@ -138,7 +140,7 @@ class Envoy:
         try:
             with trio.fail_after(_ADMIN_TIMEOUT):
                 status, body = await _http_get(self.admin, path)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError, h11.ProtocolError) as error:
+        except (*_NO_ANSWER, trio.TooSlowError) as error:
             # Where Envoy has crashed, let that be the message: it is about to come.
             await trio.sleep(_CRASH_NOTICE)
             raise RehearsalError(f"Envoy's admin interface does not answer: {error}") from error
@@ -191,11 +193,12 @@ class Envoy:
             address = _text(address_file)
         host, _, port = address.rpartition(":")
         self.admin = (host, int(port))
-        while True:
-            status, _ = await _http_get(self.admin, "/ready")
-            if status == 200:  # noqa: PLR2004 - HTTP's OK
-                return
+        status = 0
+        while status != 200:  # noqa: PLR2004 - HTTP's OK
             await trio.sleep(_POLL)
+            # Where nobody answers any more, the process is about to be missed.
+            with suppress(*_NO_ANSWER):
+                status, _ = await _http_get(self.admin, "/ready")
 
     async def _watch(self, process: trio.Process) -> None:
         """Keep the last lines of the log; the end of the process is an error."""
@@ -240,13 +243,11 @@ async def _http_get(address: tuple[str, int], path: str) -> tuple[int, bytes]:
         await stream.send_all(request + (send(h11.EndOfMessage()) or b""))
         status = 0
         body = bytearray()
-        while True:
-            event = connection.next_event()
+        while not isinstance(event := connection.next_event(), h11.EndOfMessage):
             if event is h11.NEED_DATA:
                 connection.receive_data(await stream.receive_some())
             elif isinstance(event, h11.Response):
                 status = event.status_code
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                return status, bytes(body)
+            else:
+                body += cast("h11.Data", event).data
+        return status, bytes(body)
