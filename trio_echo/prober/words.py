@@ -156,7 +156,7 @@ def findings(report: Report) -> Iterator[Remark]:
     if lag >= _LAG_WORTH_SAYING:
         text = (
             f"the rate was not kept: 1 connection in 100 started {duration(lag)} or more late "
-            "(more -c, or a lower --rate)"
+            "(a higher -c, a lower --rate or an idler machine would help)"
         )
         yield Remark("lag", None, text)
     if drift is not None:
