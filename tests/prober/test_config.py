@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_echo.errors import ConfigError
-from trio_echo.prober import ProbeConfig
+from trio_echo.prober import ProbeConfig, ProbeTLS
 from trio_echo.prober.config import split_target
 
 
@@ -95,3 +95,9 @@ def test_what_is_not_said(
     """The defaults that depend on other settings."""
     config = ProbeConfig(target="x:1", **settings)
     assert (config.budget, config.in_flight, config.error_limit) == (budget, in_flight, limit)
+
+
+def test_half_close_and_tls_exclude_each_other() -> None:
+    """TLS ends both sides at once."""
+    with pytest.raises(ConfigError, match="cannot go with TLS"):
+        ProbeConfig(target="x:1", half_close=True, tls=ProbeTLS())
