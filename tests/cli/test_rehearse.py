@@ -367,15 +367,47 @@ def test_missing_reader_of_manifests_has_a_remedy(
     assert "install it with: pip install 'trio-echo[rehearse]'" in capsys.readouterr().err
 
 
-def test_walk_can_be_interrupted(command: Command, tmp_path: Path) -> None:
-    """What was walked by then is printed and drawn, and nothing is left behind."""
-    picture = tmp_path / "walk.svg"
+def test_walk_can_be_interrupted(command: Command) -> None:
+    """What was walked by then is printed, and nothing is left behind."""
     endless = ("--margin", "0.001", "--connections", "1000000")
-    process = command.start("--shift", "1/1,1/0", "--svg", str(picture), *endless)
+    process = command.start("--shift", "1/1,1/0", *endless)
     wait_for(process, "connections to")
     process.send_signal(signal.SIGINT)
     code, out, _ = command.end(process)
     assert code == 130
     assert "INTERRUPTED" in out
     assert "none was lost" in out
-    assert picture.exists()
+
+
+def test_picture_that_cannot_be_written_is_named(command: Command) -> None:
+    """A disk that is full by then."""
+    code, out, err = command.run("--shift", "1/0", "--svg", "/dev/full", *QUICK)
+    assert code == 2
+    assert "PASS" in out
+    assert "trio-echo: --svg: cannot write: No space left on device" in err
+
+
+def test_built_in_route_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without any manifest."""
+    with pytest.raises(SystemExit):
+        main(["rehearse", "--print-envoy"])
+    assert "# trio-echo serve 20002 two  # two, replica 1" in capsys.readouterr().out
+
+
+def test_held_route_may_move_to_another_port(command: Command, tmp_path: Path) -> None:
+    """Each part has its line to try, and a new port is said."""
+    manifest = tmp_path / "route.yaml"
+    manifest.write_text(TLS)
+    process = command.start(str(manifest), "--hold", *QUICK)
+    assert process.stdout is not None
+    wanted = iter(("-servername one.example.com", "-servername rehearsal.both", "localhost"))
+    want = next(wanted, None)
+    for line in process.stdout:
+        if want is not None and want in line:
+            want = next(wanted, None)
+        if want is None:
+            break
+    manifest.write_text(TLS.replace("number: 444", "number: 8444"))
+    wait_for(process, "port 8444 (tcp): Envoy on 127.0.0.1:")
+    process.send_signal(signal.SIGTERM)
+    assert command.end(process)[0] == 0

@@ -400,3 +400,10 @@ def test_what_is_not_carried_out_of_a_virtual_service_is_noticed() -> None:
     found = plan(BACKENDS, RULE, text, other)
     assert [port for port, _, _ in shares(found)] == [9000, 9001]
     assert notices(found, ["VirtualService tcp-echo", "spec.exportTo"])
+
+
+def test_rule_names_its_host_in_any_form() -> None:
+    """Short, with its namespace, or fully qualified."""
+    for host in ("tcp-echo.default", "tcp-echo.default.svc", "tcp-echo.default.svc.cluster.local"):
+        rule = RULE.replace("host: tcp-echo", f"host: {host}")
+        assert shares(plan(BACKENDS, GATEWAY, rule, V2_20)) == shares(plan(ISTIO))

@@ -80,6 +80,7 @@ def test_backends_behind_one_destination_are_counted_together() -> None:
             Destination(name="ab", weight=1, endpoints=a + b),
             Destination(name="c", weight=1, endpoints=c),
             Destination(name="bc", weight=0, endpoints=b + c),
+            Destination(name="ac", weight=0, endpoints=a + c),
         )
     )
     route = Route(listeners=(Listener(name="l", port=1, chains=(chain,)),), backends=backends)

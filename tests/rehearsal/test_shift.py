@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -91,13 +93,38 @@ async def test_connections_that_fail_are_counted() -> None:
     await clients.keep(2)
     assert (clients.launched, clients.lost, clients.kept) == (2, 2, [])
 
-    async def hang_up(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
+    with trio.move_on_after(0.1):
+        await clients.never_stop()
+    assert clients.lost == clients.launched == clients.between + 2
 
+    async def answer_once(stream: trio.SocketStream) -> None:
+        """Answer the first line of every second connection, and reset at the next."""
+        connections.append(stream)
+        line = await stream.receive_some()
+        if len(connections) % 2:
+            await stream.send_all(b"one " + bytes(line))
+            await stream.receive_some()
+            linger = struct.pack("ii", 1, 0)
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    connections: list[trio.SocketStream] = []
     async with trio.open_nursery() as nursery:
-        serve = partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1")
+        serve = partial(trio.serve_tcp, answer_once, 0, host="127.0.0.1")
         listeners: list[trio.SocketListener] = await nursery.start(serve)
         clients = _Clients(listeners[0].socket.getsockname()[1])
-        await clients.keep(1)
-        assert (clients.launched, clients.lost, clients.kept) == (1, 1, [])
+        await clients.keep(2)
+        assert (clients.launched, clients.lost, len(clients.kept)) == (2, 1, 1)
+        await clients.ask_kept()
+        assert clients.lost == 2
+        clients.close()
         nursery.cancel_scope.cancel()
+
+
+async def test_walk_too_short_for_a_line_is_drawn_without() -> None:
+    """A handful of connections has no running share."""
+    async with open_stage(built_in({"one": 1, "two": 1}), find_envoy()) as stage:
+        (course,) = courses(stage.route)
+        async with walking(stage, course, partial(ProbeConfig, connections=3)) as walk:
+            await walk.step((1, 1), ignore)
+        walk.samples = walk.samples[:1]
+    assert "INCONCLUSIVE" in walk_to_svg(walk)

@@ -79,14 +79,11 @@ class _Plot:
         canvas.line(left, _TOP - 8, left, _TOP + _HEIGHT, "hair dash s-muted")
         canvas.text(left + 4, _TOP - 4, str(number), "small muted")
         for place, name in enumerate(self._names):
-            backend = next((each for each in step.report.backends if each.name == name), None)
-            if backend is None or backend.tolerance is None or backend.expected is None:
-                continue
-            low, high = backend.tolerance
+            low, high = step.report.split.tolerance(name)
             colour = _colour(place)
             height = self._y(low) - self._y(high)
             canvas.rect(left, self._y(high), right - left, height, f"{colour} faint")
-            expected = self._y(backend.expected)
+            expected = self._y(step.report.split.shares[name])
             canvas.line(left, expected, right, expected, f"hair dash s-{colour}")
 
     def _draw_table(self, y: float) -> float:

@@ -172,10 +172,10 @@ class Workloads:
 def read_workloads(
     documents: Iterable[Document], parse: ParseServe, note: Callable[[Document, str], None]
 ) -> Workloads:
-    """Read the Deployments and Services among `documents`.
+    """Read Deployments and Services.
 
     Args:
-        documents: of any kind.
+        documents: of these two kinds.
         parse: reads the command line of ``serve``.
         note: takes what is not carried out.
 
@@ -187,7 +187,7 @@ def read_workloads(
     for document in documents:
         if document.kind == "Deployment":
             deployments += _read_deployment(document, parse, note)
-        elif document.kind == "Service":
+        else:
             services.append(_read_service(document, note))
     return Workloads(tuple(deployments), tuple(services))
 
