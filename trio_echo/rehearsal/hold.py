@@ -49,21 +49,20 @@ async def follow_manifests(
     seen: _Fingerprint | None = None
     while True:
         now = await trio.to_thread.run_sync(_fingerprint, watched)
-        if now == seen:
-            await trio.sleep(_LOOK)
-            continue
-        seen = now
-        try:
-            found, files = await trio.to_thread.run_sync(read)
-            # Files that are new here are read once more in the next turn: an
-            # edit since they were read would be missed otherwise.
-            watched |= set(files)
-            if found != route:
-                await stage.change(found)
-                route = found
-                shifted()
-        except TrioEchoError as error:
-            refused(error)
+        if now != seen:
+            seen = now
+            try:
+                found, files = await trio.to_thread.run_sync(read)
+                # Files that are new here are read once more in the next turn: an
+                # edit since they were read would be missed otherwise.
+                watched |= set(files)
+                if found != route:
+                    await stage.change(found)
+                    route = found
+                    shifted()
+            except TrioEchoError as error:
+                refused(error)
+        await trio.sleep(_LOOK)
 
 
 def _fingerprint(files: set[Path]) -> _Fingerprint:
