@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from serving import receive_all, running, until
+from serving import connected, exchange, receive_all, running, until
 
 from trio_echo.server.refuse import refuse_new
 
@@ -98,3 +98,23 @@ async def test_a_handshake_under_way_is_waited_for(step: str) -> None:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
             with trio.fail_after(5):
                 assert await receive_all(stream) == b"one a\n"
+
+
+async def test_a_connection_that_broke_in_the_backlog_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some systems report it at the accept; the next one is served."""
+    faults = [errno.ECONNABORTED, errno.EPROTO]
+    accept = socket.socket._accept  # type: ignore[attr-defined]  # noqa: SLF001 - as the acceptor does
+
+    def broken(listener: socket.socket) -> object:
+        if faults:
+            raise OSError(faults.pop(), "broken")
+        return accept(listener)
+
+    async with running() as server:
+        monkeypatch.setattr(socket.socket, "_accept", broken, raising=False)
+        async with connected(server) as (client,):
+            with trio.fail_after(5):
+                await exchange(client, b"a\n", b"one a\n")
+    assert not faults
