@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from trio_echo.errors import TrioEchoError
     from trio_echo.rehearsal import Route
+    from trio_echo.rehearsal.stage import Stage
 
 
 class Manifest:
@@ -47,6 +48,12 @@ class Manifest:
         self.refused.append(str(error))
         self.heard.set()
 
+    async def follow(self, stage: Stage, files: Iterable[Path]) -> None:
+        """Follow it, and hear what becomes of its edits."""
+        await follow_manifests(
+            stage, self.read, files, shifted=self.on_shift, refused=self.on_refusal
+        )
+
     async def edit(self, old: str, new: str) -> None:
         """Edit the file as an editor does, and wait until that was noticed."""
         text = self.path.read_text()
@@ -63,19 +70,9 @@ async def test_edits_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """New weights are up after an edit, a broken edit changes nothing, the next good one does."""
     monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
     manifest = Manifest(tmp_path / "route.yaml")
-    route, _ = manifest.read()
+    route, files = manifest.read()
     async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
-
-        async def follow() -> None:
-            await follow_manifests(
-                stage,
-                manifest.read,
-                route,
-                shifted=manifest.on_shift,
-                refused=manifest.on_refusal,
-            )
-
-        nursery.start_soon(follow)
+        nursery.start_soon(manifest.follow, stage, files)
         await manifest.edit("weight: 80", "weight: 0")
         (listener,) = stage.route.listeners
         assert stage.route.shares(listener.chains[0]) == {"one": 0, "two": 20}
@@ -97,4 +94,26 @@ async def test_edits_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with trio.fail_after(20):
             await manifest.heard.wait()
         assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 80, "two": 20}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_file_caught_half_written_at_the_first_look_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the route was read from is watched, also where it cannot be read any more."""
+    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    manifest = Manifest(tmp_path / "route.yaml")
+    route, files = manifest.read()
+    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
+        manifest.path.write_text("")
+        nursery.start_soon(manifest.follow, stage, files)
+        with trio.fail_after(20):
+            await manifest.heard.wait()
+        assert "no route found" in manifest.refused[-1]
+        manifest.path.write_text(ISTIO.replace("weight: 80", "weight: 0"))
+        while stage.route is route:  # it may be caught half written once more
+            manifest.heard = trio.Event()
+            with trio.fail_after(20):
+                await manifest.heard.wait()
+        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 0, "two": 20}
         nursery.cancel_scope.cancel()

@@ -183,8 +183,8 @@ class Performance:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._say_accepted, stage, lambda: start)
-            route = self._loaded.route
-            await follow_manifests(stage, read, route, shifted=shifted, refused=refused)
+            files = self._loaded.files
+            await follow_manifests(stage, read, files, shifted=shifted, refused=refused)
 
     async def _say_accepted(self, stage: Stage, since: Callable[[], dict[str, int]]) -> None:
         """Show who got the connections since the last shift, whenever some came."""

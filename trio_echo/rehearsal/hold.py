@@ -30,7 +30,7 @@ Read: TypeAlias = "Callable[[], tuple[Route, Iterable[Path]]]"
 async def follow_manifests(
     stage: Stage,
     read: Read,
-    route: Route,
+    files: Iterable[Path],
     *,
     shifted: Callable[[], object],
     refused: Callable[[TrioEchoError], object],
@@ -40,12 +40,12 @@ async def follow_manifests(
     Args:
         stage: what is up.
         read: reads the manifests again.
-        route: what was read last; the files may have changed since.
+        files: where its route was read from; they may have changed since.
         shifted: called when the new route is up.
         refused: called with the reason where the new manifests, or Envoy, do
             not allow it; the last good route stays.
     """
-    watched: set[Path] = set()
+    watched = set(files)
     seen: _Fingerprint | None = None
     while True:
         now = await trio.to_thread.run_sync(_fingerprint, watched)
@@ -56,9 +56,8 @@ async def follow_manifests(
                 # Files that are new here are read once more in the next turn: an
                 # edit since they were read would be missed otherwise.
                 watched |= set(files)
-                if found != route:
+                if found != stage.route:
                     await stage.change(found)
-                    route = found
                     shifted()
             except TrioEchoError as error:
                 refused(error)
