@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -173,6 +175,8 @@ def test_kubectl_that_does_not_start_is_told(
     [
         ({"kustomization": "resources: one"}, "resources must be a list of paths"),
         ({"kustomization": "namespace: [1]"}, "namespace must be a name"),
+        ({"kustomization": "images: 5"}, "images must be a list"),
+        ({"kustomization": "resources: [.]"}, "is among its own resources"),
         ({"broken": "a: [1"}, r"broken.yaml:1:\d+: "),
         ({}, "no YAML file and no kustomization in this folder"),
     ],
@@ -181,6 +185,30 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, files: dict[str, str], mes
     """With the file."""
     write(tmp_path, **files)
     with pytest.raises(ManifestError, match=message):
+        read(tmp_path)
+
+
+def test_kustomizations_that_list_each_other_are_an_error(tmp_path: Path) -> None:
+    """Also by way of another; listing one twice is no circle."""
+    write(tmp_path / "one", kustomization="resources: [../two]")
+    write(tmp_path / "two", kustomization="resources: [../one]")
+    with pytest.raises(ManifestError, match=r"two/../one/kustomization.yaml: is among its own"):
+        read(tmp_path / "one")
+    write(tmp_path / "leaf", kustomization="resources: [x.yaml]", x=an_object("x"))
+    write(tmp_path / "both", kustomization="resources: [../leaf, ../leaf]")
+    assert len(read(tmp_path / "both").documents) == 2
+
+
+def test_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be gone, or closed to this user, by the time it is read."""
+
+    def vanish(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", vanish)
+    with pytest.raises(ManifestError, match=rf"{tmp_path}: Permission denied"):
         read(tmp_path)
 
 

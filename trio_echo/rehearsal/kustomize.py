@@ -72,7 +72,11 @@ def _read(path: Path, files: set[Path]) -> list[Document]:
         return parse(_text(path), str(path))
     if (kustomization := _kustomization_in(path)) is not None:
         return _read_kustomization(kustomization, files)
-    inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES and each.is_file())
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}") from None
+    inside = [each for each in entries if each.suffix in _SUFFIXES and each.is_file()]
     if not inside:
         raise ManifestError(f"{path}: no YAML file and no kustomization in this folder")
     return [document for each in inside for document in _read(each, files)]
@@ -100,14 +104,25 @@ class _Plain:
         self._files = files
         self._more = more
 
-    def documents(self, path: Path) -> list[Document]:
-        """The documents of the kustomization at `path`."""
+    def documents(self, path: Path, within: frozenset[Path] = frozenset()) -> list[Document]:
+        """The documents of the kustomization at `path`.
+
+        Args:
+            path: where it is.
+            within: the kustomizations that list it, directly or not.
+
+        Raises:
+            ManifestError: it cannot be read, or lists itself.
+        """
+        itself = path.resolve()
+        if itself in within:
+            raise ManifestError(f"{path}: is among its own resources")
         content = self._content(path)
         found: list[Document] = []
         for resource in self._local(path, content, "resources"):
             kustomization = _kustomization_in(resource)
             if kustomization is not None:
-                found += self.documents(kustomization)
+                found += self.documents(kustomization, within | {itself})
             else:
                 found += _read(resource, self._files)
         # The outermost namespace wins, and a component's before one's own.
@@ -136,7 +151,10 @@ class _Plain:
         parsed = parse(_text(path), str(path))
         content = parsed[0].content if parsed else {}
         self._more.extend(sorted(set(map(str, content)) - _PLAIN))
-        for image in content.get("images") or ():
+        images = content.get("images") or []
+        if not isinstance(images, list):
+            raise ManifestError(f"{path}: images must be a list")
+        for image in images:
             if not isinstance(image, dict) or not set(image) <= _PLAIN_IMAGE:
                 self._more.append("images")
         return content
