@@ -394,6 +394,25 @@ def test_built_in_route_can_be_printed(capsys: pytest.CaptureFixture[str]) -> No
     assert "# trio-echo serve 20002 two  # two, replica 1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [QUICK, ("--print-envoy",)])
+def test_reader_who_leaves_changes_no_exit_code(
+    command: Command, arguments: tuple[str, ...]
+) -> None:
+    """``| head -1`` turns no PASS into another exit code, whichever output it is for."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_echo", "rehearse", *arguments],
+        stdout=writing,
+        stderr=writing,
+        env=os.environ | {"TMPDIR": str(command.folder)},
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 0
+
+
 def test_held_route_may_move_to_another_port(command: Command, tmp_path: Path) -> None:
     """Each part has its line to try, and a new port is said."""
     manifest = tmp_path / "route.yaml"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console
 
+from trio_echo.cli.console import Words
 from trio_echo.cli.output import exit_code, publish
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
@@ -90,7 +90,7 @@ class Performance:
         self._tally: Tally | None = None
         self._interrupted = False
         self._holding = False
-        self._aside = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._aside = Words(stderr=True)
 
     async def run(self) -> int:
         """Put the route up, judge it, take it down; return the exit code."""

@@ -11,6 +11,7 @@ import trio
 import typer
 
 from trio_echo.cli import logs
+from trio_echo.cli.console import write_out
 from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption
 from trio_echo.cli.performance import Loaded, Performance, Script
 from trio_echo.cli.probe import parse_expectation
@@ -140,7 +141,7 @@ def rehearse(
     if print_envoy:
         from trio_echo.rehearsal.by_hand import by_hand  # noqa: PLC0415 - PyYAML, an extra
 
-        sys.stdout.write(by_hand(loaded.route))
+        write_out(by_hand(loaded.route))
         return
     logs.configure(logs.LogFormat.CONSOLE, logs.LogLevel.WARNING)
     try:
