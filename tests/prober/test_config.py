@@ -68,6 +68,7 @@ def test_any_target_is_taken_or_refused(target: str) -> None:
         ("payload_size", 31),
         ("payload_size", 65537),
         ("source_addresses", ["localhost"]),
+        ("source_addresses", ["127.0.0.1", "::1"]),
     ],
 )
 def test_values_that_cannot_work_are_refused(field: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 
 import pytest
 import trio
@@ -273,11 +274,21 @@ def resolver(*addresses: str) -> trio.abc.HostnameResolver:
     """A resolver that knows one name."""
 
     class Fixed(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, host: object, port: object, *_: object) -> list[object]:  # type: ignore[override] # wider than asked for
+        async def getaddrinfo(  # type: ignore[override] # wider than asked for
+            self, host: object, port: object, family: int = 0, *_: object
+        ) -> list[object]:
             assert host in ("echo.test", b"echo.test")
             assert isinstance(port, int)
             kind = trio.socket.SOCK_STREAM
-            return [(trio.socket.AF_INET, kind, 6, "", (address, port)) for address in addresses]
+            known = [
+                (socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+                for address in addresses
+            ]
+            return [
+                (each, kind, 6, "", (address, port))
+                for each, address in known
+                if family in {each, socket.AF_UNSPEC}
+            ]
 
         async def getnameinfo(self, *_: object) -> tuple[str, str]:
             raise AssertionError
@@ -295,6 +306,34 @@ async def test_of_several_addresses_the_one_that_connects_is_measured() -> None:
     assert report.outcomes == {Outcome.OK: 20}
     assert report.contacts == 1
     assert str(report).startswith(f"MEASURED: {target} (echo.test)")
+
+
+@pytest.mark.parametrize("others", [(), ("127.0.0.9",)])
+async def test_only_addresses_of_the_sources_family_are_taken(others: tuple[str, ...]) -> None:
+    """From an IPv4 address nothing of IPv6 can be reached, though it listens and comes first."""
+    trio.socket.set_custom_hostname_resolver(resolver("::1", *others, "127.0.0.1"))
+    async with backend(in_turn(["one"] * 30)) as target:
+        port = int(target.rpartition(":")[2])
+        with socket.socket(socket.AF_INET6) as first:
+            try:
+                first.bind(("::1", port))
+            except OSError:
+                pytest.skip("this machine has no IPv6")
+            first.listen()
+            sources = ["127.0.0.2"]
+            config = ProbeConfig(
+                target=f"echo.test:{port}", connections=20, source_addresses=sources
+            )
+            report = await probe(config)
+    assert report.address == target
+    assert report.outcomes == {Outcome.OK: 20}
+
+
+async def test_target_of_another_family_than_the_source_is_told() -> None:
+    """It has no address that could be reached from there."""
+    report = await probe(ProbeConfig(target="127.0.0.1:9", source_addresses=["::1"]))
+    assert report.outcomes == {Outcome.RESOLVE: 1}
+    assert "127.0.0.1, from ::1: " in str(report)
 
 
 async def test_no_address_connects() -> None:

@@ -85,8 +85,8 @@ class ProbeConfig:
             answer and then end of file.
         payload_size: length of each line in bytes before LF; None for as
             short as a unique line can be.
-        source_addresses: local addresses to connect from, in turn; each has
-            ports of its own.
+        source_addresses: local addresses to connect from, in turn, of one
+            family; each has ports of its own.
         tls: speak TLS, or None.
 
     Raises:
@@ -128,8 +128,10 @@ class ProbeConfig:
             )
             raise ConfigError("payload_size", reason)
         for address in self.source_addresses:
-            if _family(address) is None:
+            if _family(address) is socket.AF_UNSPEC:
                 raise ConfigError("source_address", f"must be an IP address, got {address!r}")
+        if len(set(map(_family, self.source_addresses))) > 1:
+            raise ConfigError("source_address", "must be all IPv4 or all IPv6, to reach one target")
         if self.tls is not None and self.half_close:
             raise ConfigError("half_close", "cannot go with TLS, which has no half-close in common")
 
@@ -139,6 +141,11 @@ class ProbeConfig:
         if self.connections is None and self.duration is None:
             return DEFAULT_CONNECTIONS
         return self.connections
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """The family of address that the target needs: what can be reached from the sources."""
+        return _family(self.source_addresses[0]) if self.source_addresses else socket.AF_UNSPEC
 
     @property
     def in_flight(self) -> int:
@@ -177,12 +184,12 @@ def split_target(target: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _family(address: str) -> socket.AddressFamily | None:
-    """The family of a numeric address; None if it is none."""
+def _family(address: str) -> socket.AddressFamily:
+    """The family of a numeric address; AF_UNSPEC if it is none."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, address)
         except OSError:
             continue
         return family
-    return None
+    return socket.AF_UNSPEC

@@ -73,12 +73,16 @@ async def _resolve(tally: Tally) -> Address:
         FailureError: the name does not resolve, or no address can be connected to.
     """
     host, port = split_target(tally.config.target)
+    source = next(iter(tally.config.source_addresses), None)
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await trio.socket.getaddrinfo(
+            host, port, family=tally.config.family, type=socket.SOCK_STREAM
+        )
     except (OSError, UnicodeError) as error:
         # UnicodeError: a label of the name is empty or too long for IDNA.
         detail = getattr(error, "strerror", None) or f"{host!r} is no valid host name"
-        raise FailureError(Outcome.RESOLVE, f"{host}: {detail}") from error
+        where_from = "" if source is None else f", from {source}"
+        raise FailureError(Outcome.RESOLVE, f"{host}{where_from}: {detail}") from error
     addresses = {where: family for family, _, _, _, where in found}
     if len(addresses) == 1:
         [(where, family)] = addresses.items()
@@ -86,7 +90,7 @@ async def _resolve(tally: Tally) -> Address:
     with trio.move_on_after(tally.config.timeout):
         tally.contacts += 1
         try:
-            stream = await trio.open_tcp_stream(host, port)
+            stream = await trio.open_tcp_stream(host, port, local_address=source)
         except OSError as error:
             raise classify(error, connected=False) from error
         async with stream:

@@ -78,8 +78,8 @@ HINTS = {
         "and that the port speaks TLS at all"
     ),
     Outcome.LOCAL: (
-        "this machine ran out of something, which says nothing about the route: "
-        "raise `ulimit -n`, use fewer connections at once, or add a --source-address"
+        "this machine's own failure, which says nothing about the route; out of descriptors "
+        "or ports: raise `ulimit -n`, use fewer connections at once, or add a --source-address"
     ),
 }
 """The usual cause of each ending, and the remedy."""
