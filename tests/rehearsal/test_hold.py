@@ -117,3 +117,37 @@ async def test_a_file_caught_half_written_at_the_first_look_is_looked_at_again(
                 await manifest.heard.wait()
         assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 0, "two": 20}
         nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_done_where_nothing_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the first look, which reads all the same, nor at later ones, which do not."""
+    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    manifest = Manifest(tmp_path / "route.yaml")
+    route, files = manifest.read()
+    reads = 0
+    looked: trio.Event = trio.Event()
+    looks = 0
+
+    def read() -> tuple[Route, Iterable[Path]]:
+        nonlocal reads
+        reads += 1
+        return route, files
+
+    def fingerprint(watched: set[Path]) -> set[Path]:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            trio.from_thread.run_sync(looked.set)
+        return set(watched)
+
+    monkeypatch.setattr("trio_echo.rehearsal.hold._fingerprint", fingerprint)
+    monkeypatch.setattr(manifest, "read", read)
+    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
+        nursery.start_soon(manifest.follow, stage, files)
+        with trio.fail_after(20):
+            await looked.wait()
+        nursery.cancel_scope.cancel()
+    assert reads == 1
+    assert not manifest.heard.is_set()

@@ -509,7 +509,8 @@ async def test_receive_some_refuses_a_senseless_size() -> None:
 async def test_two_streams_ready_at_once_where_the_first_closes_the_second() -> None:
     """An edge that was already taken for a closed stream is dropped."""
     async with running_hub() as edges, trio.open_nursery() as nursery:
-        streams = [edges.pair() for _ in range(2)]
+        (one, one_client), (two, two_client) = (edges.connected() for _ in range(2))
+        first, second = EdgeStream(edges.hub, one), EdgeStream(edges.hub, two)
         closed = []
 
         async def serve(own: EdgeStream, other: EdgeStream) -> None:
@@ -522,14 +523,43 @@ async def test_two_streams_ready_at_once_where_the_first_closes_the_second() -> 
             except trio.ClosedResourceError:
                 closed.append(own)
 
-        (one, one_client), (two, two_client) = streams
-        nursery.start_soon(serve, one, two)
-        nursery.start_soon(serve, two, one)
+        nursery.start_soon(serve, first, second)
+        nursery.start_soon(serve, second, first)
         await trio.testing.wait_all_tasks_blocked()
-        # Both before the hub's next turn: these sends do not wait.
-        assert await one_client.socket.send(b"x") == await two_client.socket.send(b"x") == 1
+        # Both within one step of this task, and so before the hub's next look.
+        assert one_client.send(b"x") == two_client.send(b"x") == 1
         await trio.testing.wait_all_tasks_blocked()
         assert len(closed) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_that_are_always_ready_leave_others_their_turn() -> None:
+    """The hub looks again while many are ready, but not without end."""
+    async with running_hub() as edges, trio.open_nursery() as nursery:
+        pairs = [edges.connected() for _ in range(8)]
+        turns = 0
+
+        def ask_again(client: socket.socket) -> Callable[[bytes], bytes]:
+            def feed(_: bytes) -> bytes:
+                nonlocal turns
+                turns += 1
+                client.send(b"x")
+                return b""
+
+            return feed
+
+        for sock, client in pairs:
+            nursery.start_soon(EdgeStream(edges.hub, sock).relay, ask_again(client), 1)
+        await trio.testing.wait_all_tasks_blocked()
+        for _, client in pairs:
+            client.send(b"x")
+        before = turns
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        # Between two steps of this task: eight looks, at each of which each of
+        # the eight has two turns at most, one of its edge and one left over,
+        # of four chunks.
+        assert 20 < turns - before <= 21 * 8 * 8 * 2 * 4
         nursery.cancel_scope.cancel()
 
 

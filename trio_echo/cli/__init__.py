@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from trio_echo.cli.probe import probe
+from trio_echo.cli.rehearse import rehearse
 from trio_echo.cli.report import report
 from trio_echo.cli.serve import serve
 from trio_echo.errors import ConfigError, TrioEchoError
@@ -31,30 +32,7 @@ app = typer.Typer(
 app.command("serve")(serve)
 app.command("probe")(probe)
 app.command("report")(report)
-
-_EXTRA = {"envoy", "msgspec", "yaml"}
-"""What the extra ``rehearse`` brings; the image, for one, goes without."""
-
-
-def _add_rehearse() -> None:
-    """Add the command, or in its place what says how to get it."""
-    try:
-        from trio_echo.cli.rehearse import rehearse  # noqa: PLC0415 - it may be missing
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
-            raise
-        anything = {"allow_extra_args": True, "ignore_unknown_options": True}
-        app.command("rehearse", context_settings=anything)(_refuse_to_rehearse)
-    else:
-        app.command("rehearse")(rehearse)
-
-
-def _refuse_to_rehearse() -> None:
-    """Rehearse a route; needs the extra 'rehearse', which is not installed."""
-    raise TrioEchoError("the rehearsal is not installed: pip install 'trio-echo[rehearse]'")
-
-
-_add_rehearse()
+app.command("rehearse")(rehearse)
 
 _ARGUMENTS = {"ports": "PORTS", "prefix": "PREFIX", "target": "HOST:PORT"}
 """Settings that are no options, as the usage shows them."""

@@ -47,18 +47,22 @@ async def follow_manifests(
     """
     watched = set(files)
     seen: _Fingerprint | None = None
+
+    async def take_in() -> None:
+        found, read_from = await trio.to_thread.run_sync(read)
+        # Files that are new here are read once more in the next turn: an edit
+        # since they were read would be missed otherwise.
+        watched.update(read_from)
+        if found != stage.route:
+            await stage.change(found)
+            shifted()
+
     while True:
         now = await trio.to_thread.run_sync(_fingerprint, watched)
         if now != seen:
             seen = now
             try:
-                found, files = await trio.to_thread.run_sync(read)
-                # Files that are new here are read once more in the next turn: an
-                # edit since they were read would be missed otherwise.
-                watched |= set(files)
-                if found != stage.route:
-                    await stage.change(found)
-                    shifted()
+                await take_in()
             except TrioEchoError as error:
                 refused(error)
         await trio.sleep(_LOOK)
