@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -101,6 +102,18 @@ async def test_a_signal_ends_it_well(number: signal.Signals) -> None:
             assert await receive_all(client) == b""
         assert await child.wait() == 0
         await child.wait_for_log("draining connections=1")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+async def test_closed_standard_streams_stop_nobody(closed: str) -> None:
+    """Not even the words about a port in use: they are lost, the exit code is not."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = f'exec "$0" -m trio_echo serve --host 127.0.0.1 {port} one {closed}'
+        ran = await trio.run_process(
+            ["/bin/sh", "-c", line, sys.executable], check=False, capture_stdout=True
+        )
+    assert (ran.returncode, ran.stdout) == (2, b"")
 
 
 def unprivileged_ports_start() -> int:

@@ -5,8 +5,10 @@ This room alone prints, reads the environment and calls ``trio.run``.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Bad input of any kind ends with exit code 2 and one line on stderr that
     names the option, file or field and the remedy.
     """
+    _open_standard_streams()
     command = typer.main.get_command(app)
     try:
         # Without a word the help says what there is.
@@ -79,6 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if faults is not None:
             raise
         sys.exit(_refuse(_first(group)))
+
+
+def _open_standard_streams() -> None:
+    """Have the standard streams that were closed (``2>&-``) lead nowhere.
+
+    Python has None in their places, to which nobody can write, and the next
+    socket would get the number of such a stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
 
 
 def _refuse(error: TrioEchoError | typer.TyperException) -> int:
