@@ -81,6 +81,27 @@ def test_an_ipv6_address_is_that_and_no_more() -> None:
 
 
 @needs_ipv6
+@pytest.mark.parametrize(
+    ("hosts", "heard"),
+    [
+        (["127.0.0.1", "127.0.0.1"], ["127.0.0.1"]),
+        (["0.0.0.0", "::"], ["0.0.0.0", "::"]),
+        (["::", "0.0.0.0"], ["::", "0.0.0.0"]),
+        (["127.0.0.1", "0.0.0.0"], ["0.0.0.0"]),
+        (["::1", "::", "127.0.0.1"], ["::", "127.0.0.1"]),
+        (["::", "::1"], ["::"]),
+    ],
+)
+def test_addresses_that_overlap_are_listened_on_once(hosts: list[str], heard: list[str]) -> None:
+    """Each is served, and none is taken for a port in use by somebody else."""
+    with listening([0], hosts) as listeners:
+        assert [listener.host for listener in listeners] == heard
+        for host in hosts:
+            address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            socket.create_connection((address, listeners[0].port)).close()
+
+
+@needs_ipv6
 def test_a_port_0_is_the_same_on_all_hosts() -> None:
     """A client that is told one port finds it at every address."""
     with listening([0, 0], ["127.0.0.1", "::1"], admin_port=0) as listeners:

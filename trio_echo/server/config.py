@@ -45,7 +45,8 @@ class ServerConfig:
     Attributes:
         ports: the plain ports to listen on; 0 for any free one.
         prefix: the name in front of each answer; empty echoes plainly.
-        hosts: the addresses to listen on; none means every address, dual stack.
+        hosts: the addresses to listen on; none means every address, dual stack,
+            as does ``::`` without an IPv4 one beside it.
         max_line: the longest line that is answered, in bytes before LF.
         max_connections: how many clients are served at once, more wait in the
             backlog; None for what the descriptor limit allows.

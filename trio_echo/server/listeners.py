@@ -7,7 +7,7 @@ import os
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_echo.errors import ConfigError
 
@@ -20,6 +20,11 @@ __all__ = ["Listener", "format_address", "open_admin_listeners", "open_listeners
 
 _BACKLOG = 0xFFFF  # the kernel takes less where net.core.somaxconn says so
 _TRIES_FOR_ANY_PORT = 16
+
+_Address: TypeAlias = tuple[socket.AddressFamily, str]
+
+_EVERY_IPV4: Final = (socket.AF_INET, "0.0.0.0")  # noqa: S104 - every address is meant
+_EVERY_IPV6: Final = (socket.AF_INET6, "::")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +91,7 @@ def _open_port(field: str, hosts: Sequence[str], port: int) -> list[socket.socke
     """Listen on one port of all hosts."""
     if not hosts:
         return [_listen_everywhere(field, port)]
-    addresses = [address for host in hosts for address in _resolve(host)]
+    addresses = _without_overlaps(address for host in hosts for address in _resolve(host))
     if port != 0:
         return _listen_on_all(field, addresses, port)
     for _ in range(_TRIES_FOR_ANY_PORT - 1):
@@ -98,13 +103,26 @@ def _open_port(field: str, hosts: Sequence[str], port: int) -> list[socket.socke
     return _listen_on_all(field, addresses, port)
 
 
-def _listen_on_all(
-    field: str, addresses: Iterable[tuple[socket.AddressFamily, str]], port: int
-) -> list[socket.socket]:
+def _without_overlaps(addresses: Iterable[_Address]) -> list[_Address]:
+    """Keep each address once, and none beside one that stands for all of its family.
+
+    Two sockets cannot listen on the same address, and the second would be told
+    that it is in use.
+    """
+    once = list(dict.fromkeys(addresses))
+    everywhere = [address for address in once if address in (_EVERY_IPV4, _EVERY_IPV6)]
+    families = {family for family, _ in everywhere}
+    return [each for each in once if each in everywhere or each[0] not in families]
+
+
+def _listen_on_all(field: str, addresses: Sequence[_Address], port: int) -> list[socket.socket]:
+    # With an IPv4 address beside it, "::" is for IPv6 alone; the kernel would
+    # take the one for in use that the other covers.
+    dual = all(family == socket.AF_INET6 for family, _ in addresses)
     with ExitStack() as opened:
         socks = []
         for family, host in addresses:
-            sock = opened.enter_context(_listen(field, family, host, port))
+            sock = opened.enter_context(_listen(field, family, host, port, dual=dual))
             port = sock.getsockname()[1]
             socks.append(sock)
         opened.pop_all()
@@ -114,27 +132,28 @@ def _listen_on_all(
 def _listen_everywhere(field: str, port: int) -> socket.socket:
     """Listen on every address: dual stack, or IPv4 where there is no IPv6."""
     try:
-        return _listen(field, socket.AF_INET6, "::", port)
+        return _listen(field, *_EVERY_IPV6, port, dual=True)
     except _NoFamilyError:
-        return _listen(field, socket.AF_INET, "0.0.0.0", port)  # noqa: S104 - every address is meant
+        return _listen(field, *_EVERY_IPV4, port)
 
 
-def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:
+def _resolve(host: str) -> list[_Address]:
     """Find the addresses of a host of the configuration."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ConfigError("host", f"cannot resolve {host!r}: {error}") from error
-    # A dictionary, as a name may be listed twice for the same address.
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+    return [(family, str(address[0])) for family, _, _, _, address in found]
 
 
 class _NoFamilyError(ConfigError):
     """This machine does not speak the address family."""
 
 
-def _listen(field: str, family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    """Listen on one address."""
+def _listen(
+    field: str, family: socket.AddressFamily, host: str, port: int, *, dual: bool = False
+) -> socket.socket:
+    """Listen on one address; on every IPv4 one too, if it is every IPv6 one and `dual`."""
     with ExitStack() as opened:
         try:
             sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -144,7 +163,9 @@ def _listen(field: str, family: socket.AddressFamily, host: str, port: int) -> s
             # must not wait for the acknowledgement of the one before it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+                sock.setsockopt(
+                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::" or not dual)
+                )
             sock.bind((host, port))
             sock.listen(_BACKLOG)
         except OSError as error:
