@@ -130,13 +130,22 @@ async def test_refused_change_leaves_the_last_good_route(monkeypatch: pytest.Mon
     """What Envoy does not take is an error, and the former route stays up."""
     async with staged(built_in({"one": 1})) as stage:
         good = envoy.listeners
-        monkeypatch.setattr(
-            envoy,
-            "listeners",
-            lambda *given: [each | {"filter_chains": []} for each in good(*given)],
-        )
+        route = stage.route
+        [backend] = route.backends
+        other = replace(backend, config=replace(backend.config, prefix="other"))
+
+        def refused(asked: Route, ports: envoy.Ports) -> list[envoy.Json]:
+            found = good(asked, ports)
+            return found if asked is route else [each | {"filter_chains": []} for each in found]
+
+        monkeypatch.setattr(envoy, "listeners", refused)
         with pytest.raises(RehearsalError, match="refuses the route"):
             await stage.change(built_in({"two": 1}))
+        assert await ask(stage.ports[PORT]) == b"one x\n"
+        # Envoy takes in the clusters, which lead to another server, and then
+        # refuses the listeners that are to use them.
+        with pytest.raises(RehearsalError, match="refuses the route"):
+            await stage.change(replace(route, backends=(other,)))
         assert await ask(stage.ports[PORT]) == b"one x\n"
         monkeypatch.undo()
         await stage.change(built_in({"two": 1}))

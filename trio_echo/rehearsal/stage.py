@@ -121,14 +121,15 @@ class Stage:
         Raises:
             RehearsalError: Envoy refuses the route; the former one stays up.
         """
+        good = self._destinations, dict(self._addresses)
         await self._put_up(route)
-        self._version += 1
-        # The clusters first: a listener that names one that is not there yet
-        # closes its connections.
-        for kind, manager in _MANAGERS.items():
-            before = await self.envoy.stats(manager)
-            self._write(kind, route)
-            await self._taken(kind, rejected=before[f"{manager}.update_rejected"])
+        try:
+            await self._hand_over(route)
+        except RehearsalError:
+            # The clusters may have been taken although the listeners were not.
+            self._destinations, self._addresses = good
+            await self._hand_over(self.route)
+            raise
         self.ports = await self.envoy.listening()
         self.route = route
 
@@ -176,9 +177,23 @@ class Stage:
         ports = [0] * len(config.ports)
         return replace(config, ports=ports, tls=tls, hosts=[_HOST], admin_port=None)
 
+    async def _hand_over(self, route: Route) -> None:
+        """Give Envoy another route, and wait until it has taken it in.
+
+        Raises:
+            RehearsalError: it does not.
+        """
+        self._version += 1
+        # The clusters first: a listener that names one that is not there yet
+        # closes its connections.
+        for kind, manager in _MANAGERS.items():
+            before = await self.envoy.stats(manager)
+            self._write(kind, route)
+            await self._taken(kind, rejected=before[f"{manager}.update_rejected"])
+
     def _write(self, kind: str, route: Route) -> None:
         """Replace a file that Envoy watches, in one step."""
-        self._destinations |= route.destinations()
+        self._destinations = self._destinations | route.destinations()
         if kind == "cluster":
             # Those of former routes stay: connections may still run through them.
             resources = envoy.clusters(self._destinations.values(), self._addresses)
