@@ -287,7 +287,10 @@ def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path:
             ISTIO.replace("weight: 80", f"weight: {100 * (name == b'one')}").replace(
                 "weight: 20", f"weight: {100 * (name == b'two')}"
             )
+            + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: added}\n"
         )
+        said = wait_for(process, "note: not carried out: ConfigMap added")
+        assert "Gateway" not in said  # that was said at the beginning
         shifted = process.stdout.readline()
         assert shifted.startswith("shifted Gateway default/tcp-echo-gateway"), command.end(process)
         with socket.create_connection(("127.0.0.1", port)) as late:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -48,10 +49,10 @@ class Manifest:
         self.refused.append(str(error))
         self.heard.set()
 
-    async def follow(self, stage: Stage, files: Iterable[Path]) -> None:
+    async def follow(self, stage: Stage, said: tuple[Route, Iterable[Path]]) -> None:
         """Follow it, and hear what becomes of its edits."""
         await follow_manifests(
-            stage, self.read, files, shifted=self.on_shift, refused=self.on_refusal
+            stage, self.read, said, shifted=self.on_shift, refused=self.on_refusal
         )
 
     async def edit(self, old: str, new: str) -> None:
@@ -72,7 +73,7 @@ async def test_edits_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     manifest = Manifest(tmp_path / "route.yaml")
     route, files = manifest.read()
     async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(manifest.follow, stage, files)
+        nursery.start_soon(manifest.follow, stage, (route, files))
         await manifest.edit("weight: 80", "weight: 0")
         (listener,) = stage.route.listeners
         assert stage.route.shares(listener.chains[0]) == {"one": 0, "two": 20}
@@ -106,7 +107,7 @@ async def test_a_file_caught_half_written_at_the_first_look_is_looked_at_again(
     route, files = manifest.read()
     async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
         manifest.path.write_text("")
-        nursery.start_soon(manifest.follow, stage, files)
+        nursery.start_soon(manifest.follow, stage, (route, files))
         with trio.fail_after(20):
             await manifest.heard.wait()
         assert "no route found" in manifest.refused[-1]
@@ -145,9 +146,40 @@ async def test_nothing_is_done_where_nothing_changed(
     monkeypatch.setattr("trio_echo.rehearsal.hold._fingerprint", fingerprint)
     monkeypatch.setattr(manifest, "read", read)
     async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(manifest.follow, stage, files)
+        nursery.start_soon(manifest.follow, stage, (route, files))
         with trio.fail_after(20):
             await looked.wait()
         nursery.cancel_scope.cancel()
     assert reads == 1
     assert not manifest.heard.is_set()
+
+
+async def test_what_is_up_stays_until_the_manifests_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a walk the route has other weights than its manifests; that is no edit of them."""
+    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    manifest = Manifest(tmp_path / "route.yaml")
+    route, files = manifest.read()
+    (listener,) = route.listeners
+    (chain,) = listener.chains
+    walked = replace(route, listeners=(replace(listener, chains=(chain.weighted((0, 1)),)),))
+    looked = trio.Event()
+
+    def read() -> tuple[Route, Iterable[Path]]:
+        found = Manifest.read(manifest)
+        trio.from_thread.run_sync(looked.set)
+        return found
+
+    monkeypatch.setattr(manifest, "read", read)
+    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
+        await stage.change(walked)
+        nursery.start_soon(manifest.follow, stage, (route, files))
+        await looked.wait()
+        await manifest.edit("weight: 80", "wait: 80")
+        assert "spec.tcp[0].route[0].wait" in manifest.refused[-1]
+        await manifest.edit("wait: 80", "[ broken")
+        assert stage.route is walked
+        await manifest.edit("[ broken", "weight: 60")
+        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 60, "two": 20}
+        nursery.cancel_scope.cancel()

@@ -90,6 +90,7 @@ class Performance:
         self._tally: Tally | None = None
         self._interrupted = False
         self._holding = False
+        self._noted: Sequence[str] = ()
         self._aside = Words(stderr=True)
 
     async def run(self) -> int:
@@ -99,8 +100,7 @@ class Performance:
         with one_error(), signalled as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signals, signals, nursery.cancel_scope)
-                for notice in self._loaded.notices:
-                    self._say(f"note: {notice}")
+                self._say_notices(self._loaded)
                 async with open_stage(self._loaded.route, self._binary) as stage:
                     self._say_ports(stage)
                     if self._script.sets:
@@ -166,6 +166,7 @@ class Performance:
 
         def read() -> tuple[Route, Sequence[Path]]:
             loaded = self._script.load()
+            self._say_notices(loaded)
             return loaded.route, loaded.files
 
         def shifted() -> None:
@@ -183,8 +184,8 @@ class Performance:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._say_accepted, stage, lambda: start)
-            files = self._loaded.files
-            await follow_manifests(stage, read, files, shifted=shifted, refused=refused)
+            said = self._loaded.route, self._loaded.files
+            await follow_manifests(stage, read, said, shifted=shifted, refused=refused)
 
     async def _say_accepted(self, stage: Stage, since: Callable[[], dict[str, int]]) -> None:
         """Show who got the connections since the last shift, whenever some came."""
@@ -216,6 +217,13 @@ class Performance:
         if len(courses(self._loaded.route)) > 1:
             name = f", server name {', '.join(course.chain.sni)}" if course.chain.sni else ""
             self._print(f"\n{course.listener.name}{name}")
+
+    def _say_notices(self, loaded: Loaded) -> None:
+        """Say what is not carried out, where that was not said before."""
+        for notice in loaded.notices:
+            if notice not in self._noted:
+                self._say(f"note: {notice}")
+        self._noted = loaded.notices
 
     def _say_ports(self, stage: Stage) -> None:
         """Say where the route can be reached, and why if it is elsewhere."""

@@ -30,7 +30,7 @@ Read: TypeAlias = "Callable[[], tuple[Route, Iterable[Path]]]"
 async def follow_manifests(
     stage: Stage,
     read: Read,
-    files: Iterable[Path],
+    said: tuple[Route, Iterable[Path]],
     *,
     shifted: Callable[[], object],
     refused: Callable[[TrioEchoError], object],
@@ -40,21 +40,26 @@ async def follow_manifests(
     Args:
         stage: what is up.
         read: reads the manifests again.
-        files: where its route was read from; they may have changed since.
+        said: what that gave before; the files may have changed since. What is
+            up may differ, after a walk through other weights, and stays until
+            the manifests say another thing.
         shifted: called when the new route is up.
         refused: called with the reason where the new manifests, or Envoy, do
             not allow it; the last good route stays.
     """
+    route, files = said
     watched = set(files)
     seen: _Fingerprint | None = None
 
     async def take_in() -> None:
+        nonlocal route
         found, read_from = await trio.to_thread.run_sync(read)
         # Files that are new here are read once more in the next turn: an edit
         # since they were read would be missed otherwise.
         watched.update(read_from)
-        if found != stage.route:
+        if found != route:
             await stage.change(found)
+            route = found
             shifted()
 
     while True:
