@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+import pytest
 import trio
 
 from trio_echo.prober import ProbeConfig, Verdict
@@ -117,6 +118,37 @@ async def test_connections_that_fail_are_counted() -> None:
         await clients.ask_kept()
         assert clients.lost == 2
         clients.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_client_leaves_nothing_open() -> None:
+    """A walk that ends while its client waits for an answer."""
+    asked, ended = trio.Event(), trio.Event()
+
+    async def be_silent(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        asked.set()
+        assert await stream.receive_some() == b""
+        ended.set()
+
+    opened: list[trio.SocketStream] = []
+    connect = trio.open_tcp_stream
+
+    async def opening(host: str, port: int) -> trio.SocketStream:
+        opened.append(await connect(host, port))
+        return opened[-1]
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, be_silent, 0, host="127.0.0.1")
+        listeners: list[trio.SocketListener] = await nursery.start(serve)
+        async with trio.open_nursery() as walk:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(trio, "open_tcp_stream", opening)
+                walk.start_soon(_Clients(listeners[0].socket.getsockname()[1]).never_stop)
+                await asked.wait()
+            walk.cancel_scope.cancel()
+        assert [stream.socket.fileno() for stream in opened] == [-1]
+        await ended.wait()
         nursery.cancel_scope.cancel()
 
 

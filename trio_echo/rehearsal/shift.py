@@ -259,20 +259,24 @@ class _Clients:
             stream.socket.close()
 
     async def _open(self) -> tuple[trio.SocketStream, str] | None:
-        """Open a connection and ask on it; None where that fails, which is counted."""
+        """Open a connection and ask on it; None where that fails, which is counted.
+
+        When cancelled, nothing is left open.
+        """
         self.launched += 1
         stream: trio.SocketStream | None = None
+        name: str | None = None
         try:
             stream = await trio.open_tcp_stream("127.0.0.1", self._port)
             name = await _exchange(stream)
         except (OSError, trio.TooSlowError, trio.BrokenResourceError):
-            name = None
-        if name is None:
+            pass  # counted below, as an end of file is
+        finally:
+            if name is None and stream is not None:
+                stream.socket.close()
+        if name is None or stream is None:
             self.lost += 1
-            if stream is not None:
-                await trio.aclose_forcefully(stream)
             return None
-        assert stream is not None  # noqa: S101 - it gave the name
         self.answered[name] += 1
         return stream, name
 
