@@ -112,6 +112,7 @@ class _Schedule:
                     await self._over.wait()
             while index - tally.connections >= _WINDOW and not tally.over():
                 await self._behind.park()
+                intended = self._intended(index)  # in a closed loop only now
             if tally.over():
                 return
             tally.launched += 1
