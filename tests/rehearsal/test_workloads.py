@@ -116,8 +116,15 @@ def test_sidecars_and_replicas() -> None:
 
 def test_deployment_without_replicas_has_no_pod() -> None:
     """Scaled to nothing is nothing to route to."""
-    with pytest.raises(ManifestError, match="subset v1 selects no Deployment"):
-        plan(ISTIO.replace("replicas: 1", "replicas: 0", 1))
+    one = ISTIO.replace("replicas: 1", "replicas: 0", 1)
+    with pytest.raises(
+        ManifestError, match="subset v1 selects no pod: Deployment tcp-echo-v1 has 0 replicas"
+    ):
+        plan(one)
+    with pytest.raises(
+        ManifestError, match=r"selects no pod .*found: tcp-echo-v1 .*version=v1 \(0 replicas\), tcp"
+    ):
+        plan(one.replace("replicas: 1", "replicas: 0"))
 
 
 def test_alike_prefixes_are_noticed() -> None:

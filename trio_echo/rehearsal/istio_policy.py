@@ -144,6 +144,11 @@ class DestinationRules:
         behind = self._workloads.behind(service)
         found = [each for each in behind if each.matches(labels)]
         if behind and not found:
+            path = f"spec.subsets[{index}].labels"
+            for each in self._workloads.selected(service):
+                if each.matches(labels):
+                    reason = f"selects no pod: Deployment {each.name} has 0 replicas"
+                    raise rule.document.error(path, f"subset {subset.name} {reason}")
             there = "; ".join(
                 f"{key}s found: "
                 + (
@@ -152,10 +157,7 @@ class DestinationRules:
                 )
                 for key in labels
             )
-            raise rule.document.error(
-                f"spec.subsets[{index}].labels",
-                f"subset {subset.name} selects no Deployment; {there}",
-            )
+            raise rule.document.error(path, f"subset {subset.name} selects no Deployment; {there}")
         return found
 
 

@@ -118,16 +118,19 @@ class Workloads:
             raise complain(f"must name a port of Service {service.name}; ports found: {found}")
         raise complain(f"Service {service.name} has no port {number}; ports found: {found}")
 
-    def behind(self, service: Service) -> list[Workload]:
-        """The Deployments whose pods a Service selects and that have a pod at all."""
+    def selected(self, service: Service) -> list[Workload]:
+        """The Deployments whose pods a Service selects, those without any included."""
         return [
             each
             for each in self.deployments
             if service.selector
             and each.namespace == service.namespace
             and each.matches(service.selector)
-            and each.backend.replicas
         ]
+
+    def behind(self, service: Service) -> list[Workload]:
+        """The Deployments whose pods a Service selects and that have a pod at all."""
+        return [each for each in self.selected(service) if each.backend.replicas]
 
     def endpoints(
         self,
@@ -150,7 +153,11 @@ class Workloads:
         """
         chosen = self.behind(service) if among is None else list(among)
         if not chosen:
-            found = _listed(f"{each.name} {_labels(each.labels)}" for each in self.deployments)
+            found = _listed(
+                f"{each.name} {_labels(each.labels)}"
+                + ("" if each.backend.replicas else " (0 replicas)")
+                for each in self.deployments
+            )
             raise complain(
                 f"Service {service.name} selects no pod ({_labels(service.selector)});"
                 f" Deployments of echo servers found: {found}"
