@@ -316,10 +316,11 @@ def test_signal_prints_what_there_is(command: Command, number: signal.Signals) -
     assert "cross-check" in out
 
 
-@pytest.mark.parametrize("options", [(), ("--shift", "80/20")])
-def test_counts_that_disagree_are_no_verdict(command: Command, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("option", ["--junit", "--shift"])
+def test_counts_that_disagree_are_no_verdict(command: Command, tmp_path: Path, option: str) -> None:
     """Somebody else's connection is counted by Envoy and a backend, and not by the client."""
-    process = command.start("--margin", "0.001", "--connections", "2000", *options)
+    value = {"--junit": str(tmp_path / "report.xml"), "--shift": "80/20"}[option]
+    process = command.start("--margin", "0.001", "--connections", "2000", option, value)
     said = wait_for(process, "Envoy on 127.0.0.1:")
     port = int(said.rpartition("127.0.0.1:")[2].partition(",")[0])
     wait_for(process, "probing ")
@@ -327,9 +328,11 @@ def test_counts_that_disagree_are_no_verdict(command: Command, options: tuple[st
         stranger.sendall(b"x\n")
         assert stranger.makefile("rb").readline().endswith(b" x\n")
     code, out, _ = command.end(process)
-    assert "INCONCLUSIVE: " in out
+    assert "COULD NOT MEASURE " in out
     assert "cross-check: the counts DISAGREE" in out
     assert code == 4
+    for junit in tmp_path.glob("*.xml"):
+        assert 'errors="1"' in junit.read_text()
 
 
 def test_signal_before_the_probe_ends_at_once(command: Command) -> None:

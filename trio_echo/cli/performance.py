@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "Performance", "Script"]
 
-_UNMEASURED = 4
 _INTERRUPTED = 130
 _LOST = 1
 _SAY = 0.5
@@ -141,7 +140,7 @@ class Performance:
                 self._tally = None
                 headline = str(step.report).partition("\n")[0]
                 self._print(f"{headline}\n{step.check}")
-                code = max(code, exit_code(step.report) if step.check.agrees else _UNMEASURED)
+                code = max(code, exit_code(step.report))
                 if self._interrupted:
                     break
         self._print(str(walk))
@@ -207,10 +206,10 @@ class Performance:
         return watch
 
     def _publish(self, report: Report, check: CrossCheck) -> int:
-        """Print the report and the cross-check; return the exit code of both."""
+        """Print the report and the cross-check; return the exit code."""
         code = publish(report, self._script.files)
         self._print(str(check))
-        return code if check.agrees else _UNMEASURED
+        return code
 
     def _say_course(self, course: Course) -> None:
         """Say which of several is judged."""

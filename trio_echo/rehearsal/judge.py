@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
-from trio_echo.prober import ProbeTLS, probe
+from trio_echo.prober import ProbeTLS, Verdict, probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +21,11 @@ __all__ = ["Course", "CrossCheck", "Row", "courses", "judge"]
 
 _SETTLE = 2.0
 _POLL = 0.02
+
+_DISAGREE = (
+    "the client, the backends and Envoy did not count the same connections: "
+    "does somebody else connect to them meanwhile?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +138,9 @@ async def judge(
 ) -> tuple[Report, CrossCheck]:
     """Probe one course and check the counts.
 
+    Where they disagree, somebody's count is wrong, and the verdict may be: the
+    report then says that nothing could be measured, in words and in each file.
+
     Args:
         stage: what is up.
         course: one of the `courses` of its route.
@@ -157,7 +165,11 @@ async def judge(
         before = await _counts(stage, beside)
     report = await probe(config, watch=watch)
     async with quiet:
-        return report, await _settled(stage, beside, report, before)
+        check = await _settled(stage, beside, report, before)
+    if not (check.agrees or report.interrupted):
+        notices = [*report.notices, _DISAGREE]
+        report = replace(report, verdict=Verdict.UNMEASURED, notices=notices)
+    return report, check
 
 
 async def _settled(
