@@ -71,9 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         # Without a word the help says what there is.
         words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        # Typer makes 130 of a Ctrl-C.
         sys.exit(command.main(words, prog_name="trio-echo", standalone_mode=False))
-    except KeyboardInterrupt:
-        sys.exit(130)
     except (TrioEchoError, typer.TyperException) as error:
         sys.exit(_refuse(error))
     except ExceptionGroup as group:
