@@ -261,7 +261,7 @@ async def test_admin_interface_that_fails_is_told(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(RehearsalError, match="answers 404 to /nonsense"):
             await stage.envoy.get("/nonsense")
         with pytest.raises(RehearsalError, match="did not take in the route"):
-            await stage.envoy.took("listener_manager.lds", "another", rejected=0)
+            await stage.envoy.took("listener_manager.lds", "another", rejected=9)
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))
             stage.envoy.admin = nobody.getsockname()
