@@ -271,10 +271,13 @@ async def test_wait_until_an_echo_comes_back() -> None:
     assert report.contacts == 4
 
 
-@pytest.mark.parametrize("target", ["nobody.invalid:9000", "127.0.0.1:1"])
-async def test_wait_in_vain(target: str) -> None:
+@pytest.mark.parametrize("name", ["nobody.invalid", "127.0.0.1"])
+async def test_wait_in_vain(name: str) -> None:
     """Nothing measured, and the words say how long and what the last try met."""
-    report = await probe(ProbeConfig(target=target, expect={"one": 1}, wait=0.3))
+    sock, target = closed_port()
+    with sock:
+        target = target.replace("127.0.0.1", name)
+        report = await probe(ProbeConfig(target=target, expect={"one": 1}, wait=0.3))
     assert report.verdict is Verdict.UNMEASURED
     assert "no echo within 0.3 s; the last try: " in str(report)
     assert report.launched == 0
@@ -349,7 +352,9 @@ async def test_target_of_another_family_than_the_source_is_told() -> None:
 async def test_no_address_connects() -> None:
     """The errors of all the addresses come wrapped; the outcome is found in there."""
     trio.socket.set_custom_hostname_resolver(resolver("127.0.0.1", "127.0.0.2"))
-    report = await probe(ProbeConfig(target="echo.test:1"))
+    sock, target = closed_port()
+    with sock:
+        report = await probe(ProbeConfig(target=target.replace("127.0.0.1", "echo.test")))
     assert report.outcomes == {Outcome.REFUSED: 1}
     assert report.verdict is Verdict.UNMEASURED
 
