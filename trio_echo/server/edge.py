@@ -8,9 +8,8 @@ receives, transforms and sends on its behalf. The task wakes only for what
 needs a task: end of file, a client that does not read, an error, a
 cancellation.
 
-Server CPU per line, one line per round trip on 50 connections, side by side:
-60 us with trio's streams, 22-29 us with a hub and a task switch per chunk,
-15 us with `relay`.
+Server CPU per line, one line per round trip on 50 connections, in one run of
+``nox -s bench``: 34 us with trio's own streams and a send per line, 9 us here.
 """
 
 from __future__ import annotations
