@@ -236,6 +236,7 @@ async def test_log_says_a_line_now_and_then() -> None:
         (["localhost"], "HOST:PORT: must be HOST:PORT, such as localhost:9000, got 'localhost'"),
         (["x:1", "--expect", "one"], "--expect: must be NAME=WEIGHT, such as one=80, got 'one'"),
         (["x:1", "--expect", "one=x"], "--expect: must be NAME=WEIGHT"),
+        (["x:1", "--expect", "one=80,two=20"], "--expect: takes one backend at a time"),
         (["x:1", "--expect", "one=1", "--expect", "one=2"], "--expect: names 'one' twice"),
         (["x:1", "--expect", "one=-1"], "--expect: 'one' must have a weight of 0 or more"),
         (["x:1", "--expect", "one=0"], "--expect: at least one backend"),

@@ -304,7 +304,7 @@ def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path:
     assert code == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_prints_what_there_is(command: Command, number: signal.Signals) -> None:
     """The partial result is printed, and nothing is left behind."""
     process = command.start("--margin", "0.001", "--connections", "1000000")

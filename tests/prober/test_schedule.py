@@ -154,6 +154,14 @@ async def test_duration_ends_the_launches() -> None:
         assert report.connections == 10
 
 
+async def test_a_rate_that_is_behind_is_not_made_up_for_after_the_duration() -> None:
+    """A hundred thousand a second are not to be had; the end holds all the same."""
+    async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
+        report = await probe(ProbeConfig(target=target, duration=0.2, rate=100_000))
+    assert 0 < report.launched < 20_000
+    assert "the rate was not kept" in str(report)
+
+
 async def test_verdict_wakes_those_who_wait_for_their_time() -> None:
     """At a slow rate nobody sleeps on until the next intended start, minutes ahead."""
     async with backend(drawing({"three": 1}, seed=1)) as target:

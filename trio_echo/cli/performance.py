@@ -95,7 +95,7 @@ class Performance:
     async def run(self) -> int:
         """Put the route up, judge it, take it down; return the exit code."""
         code = 0
-        signalled = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
+        signalled = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         with one_error(), signalled as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_on_signals, signals, nursery.cancel_scope)

@@ -150,6 +150,9 @@ def parse_expectation(field: str, pairs: Sequence[str]) -> dict[str, float]:
             value = float(weight.removesuffix("%")) if equals else None
         except ValueError:
             value = None
+        if "=" in name and "," in name:
+            # A name may be like that, but it rather is a list of several.
+            raise ConfigError(field, f"takes one backend at a time, got {pair!r}; repeat it")
         if value is None:
             raise ConfigError(field, f"must be NAME=WEIGHT, such as one=80, got {pair!r}")
         if name in expect:

@@ -103,8 +103,9 @@ class _Schedule:
             index = self._next
             self._next += 1
             intended = self._intended(index)
+            # What a rate fell behind with is not made up for after the end.
             if self._config.duration is not None and (
-                intended >= self._started + self._config.duration
+                max(intended, trio.current_time()) >= self._started + self._config.duration
             ):
                 return
             if intended > trio.current_time():

@@ -150,7 +150,9 @@ class Tally:
             self.elapsed = trio.current_time() - self.started
         self._early.clear()
         if self.verdict is None and not self.stopped:
-            if not self.split.counts.total() and self.outcomes.keys() <= NOTHING_MEASURED:
+            if not self.split.counts.total() and (
+                not self.config.expect or self.outcomes.keys() <= NOTHING_MEASURED
+            ):
                 self.verdict = Verdict.UNMEASURED
             elif self.config.expect:
                 self.verdict = Verdict.INCONCLUSIVE

@@ -104,7 +104,9 @@ class Envoy:
             # One worker draws as well as many, and shares the machine with the
             # backends and the probe.
             *("--concurrency", "1"),
-            "--use-dynamic-base-id",
+            # It needs shared memory, which Envoy leaves behind, and takes turns
+            # over it with every other Envoy on the machine.
+            "--disable-hot-restart",
         ]
         async with trio.open_nursery() as nursery:
             try:
