@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import resource
 import signal
 from contextlib import contextmanager, suppress
@@ -167,11 +168,11 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _ports(field: str, text: str) -> list[int]:
     """Read a comma list of ports."""
-    try:
-        return [int(port) for port in text.split(",")]
-    except ValueError:
-        reason = f"must be port numbers separated by commas, got {text!r}"
-        raise ConfigError(field, reason) from None
+    ports = [port.strip() for port in text.split(",")]
+    # Python's own int takes more than a port number looks like, such as 90_00.
+    if not all(re.fullmatch("[0-9]{1,5}", port) for port in ports):
+        raise ConfigError(field, f"must be port numbers separated by commas, got {text!r}")
+    return [int(port) for port in ports]
 
 
 def _tls(

@@ -237,7 +237,7 @@ class Connections:
         """End idle connections, until cancelled."""
         timeout = self._config.idle_timeout
         while True:
-            await trio.sleep(min(timeout / 8, 10))
+            await trio.sleep(min(max(timeout / 8, 0.01), 10))
             self._throttle.settle()
             now = trio.current_time()
             for connection in self._open:

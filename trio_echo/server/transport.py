@@ -118,6 +118,7 @@ class StreamTransport:
         self._close = close
         self._scope: trio.CancelScope | None = None
         self._interruption: Exception | None = None
+        self._late = b""
         self.received = 0
         self.sent = 0
         self.blocked = False
@@ -137,10 +138,16 @@ class StreamTransport:
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, or none at the end of file."""
+        if self._late:
+            chunk, self._late = self._late, b""
+            return chunk
         with self._interruptible():
             chunk = bytes(await self._stream.receive_some(max_bytes))
             self.received += len(chunk)
-            return chunk
+            # Where it came as `interrupt` was called, it is for the next call.
+            if self._interruption is not None:
+                self._late = chunk
+        return chunk
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data`; after a cancellation, a part of it may be sent."""
