@@ -50,12 +50,15 @@ def tests(session: nox.Session) -> None:
     # again stands in the summary; what fails twice has failed.
     if "CI" in os.environ:
         arguments = ["--reruns=1", *arguments]
-    if session.posargs or session.python not in FOUND[:1]:
-        session.run("pytest", *arguments)
+    if session.python not in FOUND[:1]:
+        profile = os.environ.get("HYPOTHESIS_PROFILE", "quick")
+        session.run("pytest", *arguments, env={"HYPOTHESIS_PROFILE": profile})
         return
     # Coverage once, on the oldest Python: tracing slows the suite, and a second
     # report would say the same.
-    session.run("pytest", "--cov", "--cov-report=term-missing", "--cov-fail-under=100", *arguments)
+    if not session.posargs:
+        arguments += ["--cov", "--cov-report=term-missing", "--cov-fail-under=100"]
+    session.run("pytest", *arguments)
 
 
 @nox.session

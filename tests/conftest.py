@@ -6,8 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# Fast where people wait, deep where machines do: HYPOTHESIS_PROFILE=deep.
+# Fast where people wait, deep where machines do: HYPOTHESIS_PROFILE=deep. The
+# quick one is for further Pythons, which meet what the first has met in full.
 settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile(
     "deep", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
 )
