@@ -95,20 +95,17 @@ class Evidence:
         """The lower end of the shares with log E under `bar`, rounded outwards."""
         if not hits:
             return 0.0
-        outside, inside = 0.0, hits / total
-        for _ in range(_BISECTIONS):
-            middle = (outside + inside) / 2
-            if self.log_against(middle, hits, total) >= bar:
-                outside = middle
-            else:
-                inside = middle
-        return outside
+        return self._end(0.0, hits, total, bar)
 
     def high(self, hits: int, total: int, bar: float) -> float:
         """The upper end of the shares with log E under `bar`, rounded outwards."""
         if hits == total:
             return 1.0
-        inside, outside = hits / total, 1.0
+        return self._end(1.0, hits, total, bar)
+
+    def _end(self, outside: float, hits: int, total: int, bar: float) -> float:
+        """Where log E falls under `bar` on the way from `outside` to the observed share."""
+        inside = hits / total
         for _ in range(_BISECTIONS):
             middle = (outside + inside) / 2
             if self.log_against(middle, hits, total) >= bar:

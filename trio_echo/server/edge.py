@@ -224,10 +224,9 @@ class EdgeStream(HubSocket, trio.abc.HalfCloseableStream):
         self._unsent = memoryview(data)
         try:
             await trio.lowlevel.checkpoint()
-        except BaseException:
+            await self._send_rest()
+        finally:
             self._unsent = None
-            raise
-        await self._send_rest()
 
     async def _send_rest(self) -> None:
         """Send what is unsent, as the client makes room for it."""
