@@ -60,7 +60,7 @@ def test_evidence_has_expectation_one(share: float) -> None:
 
 
 @given(
-    share=SHARES,
+    share=st.floats(0.0001, 0.9999),
     counts=COUNTS.filter(lambda counts: sum(counts) > 0),
     errors=st.integers(0, 50),
     alpha=st.floats(1e-6, 0.5),
