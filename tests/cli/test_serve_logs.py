@@ -10,7 +10,7 @@ import pytest
 from certificates import Certificates
 from commands import serve_process
 
-HOSTILE = b'\x1b]0;owned\x07\x1b[2J\x00\xff\xfe\xe2\x80\xae"}{\\n\r\n'
+HOSTILE = b'\x1b]0;owned\x07\x1b[2J\x00\xff\xfe\u202e"}{\\n\r\n'
 
 
 def exchange(port: int, request: bytes) -> bytes:
@@ -53,7 +53,7 @@ def test_every_line_of_a_json_log_parses(level: str) -> None:
     assert (first["event"], first["prefix"]) == ("listening", "one")
     assert first["address"] == f"127.0.0.1:{server.ports[0]}"
     (response,) = (record for record in said if record["event"] == "response")
-    assert response["line"].startswith(r"one \x1b]0;owned\x07\x1b[2J\x00\xff\xfe\xe2\x80\xae")
+    assert response["line"].startswith(r"one \x1b]0;owned\x07\x1b[2J\x00\xff\xfe\u202e")
     events = [record["event"] for record in said]
     assert ("connection opened" in events) is (level == "debug")
 

@@ -56,10 +56,14 @@ def test_names_are_bounded_in_number() -> None:
     assert report.counts[OTHERS] == 1000 - 64
 
 
-def test_names_are_bounded_in_length_and_escaped() -> None:
-    """What reaches the report is short and safe to print."""
-    report = made(["x" * 4000, "\x1b]0;owned\x07"])
-    assert list(report.counts) == ["x" * 255 + "...", "\\x1b]0;owned\\x07"]
+def test_names_are_bounded_in_length_and_kept_apart() -> None:
+    """An escape and what an escape looks like are two backends, on paper too."""
+    report = made(["x" * 4000, "\x1b]0;owned\x07", "\\x1b]0;owned\\x07"])
+    assert list(report.counts) == ["x" * 255 + "...", "\x1b]0;owned\x07", "\\x1b]0;owned\\x07"]
+    shown = str(report)
+    assert shown.replace("\n", "").isprintable()
+    assert r"\x1b]0;owned\x07" in shown
+    assert r"\\x1b]0;owned\\x07" in shown
 
 
 def test_memory_is_flat() -> None:

@@ -14,10 +14,10 @@ from trio_echo.errors import ConfigError
 from trio_echo.server.config import ServerConfig
 from trio_echo.server.listeners import (
     Listener,
-    format_address,
     open_admin_listeners,
     open_listeners,
 )
+from trio_echo.text import format_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
 
-from trio_echo.server.log import escape
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -133,8 +133,7 @@ def _console_renderer(*, colors: bool) -> ConsoleRenderer:
 
 def _printable(value: object) -> str:
     """Write a value so that it cannot play with a terminal, whoever logged it."""
-    text = str(value)
-    return text if text.isprintable() else escape(text.encode(errors="surrogateescape"))
+    return visible(str(value))
 
 
 def _value(value: object) -> str:

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trio_echo.cli.console import Words
-from trio_echo.prober.outcome import Outcome, printable
+from trio_echo.prober.outcome import Outcome
 from trio_echo.prober.words import percent
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +78,10 @@ def line(tally: Tally, *, counts: bool = True) -> str:
     total = tally.connections
     if not total or not counts:
         return f"probing {target}"
-    parts = [f"{name or '(no name)'} {percent(count / total)}" for name, count in _counts(tally)]
+    parts = [
+        f"{printable(name) or '(no name)'} {percent(count / total)}"
+        for name, count in _counts(tally)
+    ]
     parts += [
         f"{outcome} {count}"
         for outcome, count in tally.outcomes.items()
@@ -95,7 +99,7 @@ def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:
         low, high = tally.split.interval(name)
         share = count / tally.connections
         table.add_row(
-            Text((name or "(no name)")[:_NAME_CELLS], style="bold"),
+            Text((printable(name) or "(no name)")[:_NAME_CELLS], style="bold"),
             bar(share, low, high, tally.split.shares.get(name), ascii_only=ascii_only),
             Text(percent(share), justify="right"),
             Text(f"{100 * low:.1f} to {100 * high:.1f} %", style="dim"),

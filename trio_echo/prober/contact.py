@@ -9,13 +9,14 @@ import trio
 
 from trio_echo.prober.config import split_target
 from trio_echo.prober.outcome import FailureError, Outcome, Result, classify
+from trio_echo.text import format_address
 
 if TYPE_CHECKING:
     from trio_echo.prober.exchange import Exchanger
     from trio_echo.prober.tally import Tally
     from trio_echo.prober.wire import Address
 
-__all__ = ["find_address", "show_address"]
+__all__ = ["find_address"]
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
@@ -48,7 +49,7 @@ async def find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
         except FailureError as error:
             failure = Result(error.outcome, detail=error.detail)
         else:
-            tally.address = show_address(address)
+            tally.address = format_address(str(address[1][0]), int(address[1][1]))
             if not tally.config.wait:
                 return address
             tally.contacts += 1
@@ -96,9 +97,3 @@ async def _resolve(tally: Tally) -> Address:
         async with stream:
             return stream.socket.family, stream.socket.getpeername()
     raise FailureError(Outcome.CONNECT_TIMEOUT, f"no address of {host} replied")
-
-
-def show_address(address: Address) -> str:
-    """The numeric address, as HOST:PORT."""
-    host, port = map(str, address[1][:2])
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

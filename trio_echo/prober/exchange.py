@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_echo.prober.config import split_target
-from trio_echo.prober.outcome import FailureError, Outcome, Result, classify, printable
+from trio_echo.prober.outcome import FailureError, Outcome, Result, classify
 from trio_echo.prober.wire import PlainWire, TLSWire, Wire, open_plain, tls_context
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from trio_echo.prober.config import ProbeConfig
@@ -159,7 +160,7 @@ class Exchanger:
         name = answer[: -len(line) - 1]
         if answer != name + b" " + line or b"\n" in name:
             raise FailureError(Outcome.WRONG_ECHO, f"sent {_shown(line)}, got {_shown(answer)}")
-        return name.decode(errors="backslashreplace")
+        return name.decode(errors="surrogateescape")
 
     def _line(self, index: int, number: int) -> bytes:
         """A line that no other connection, line or run has sent."""
@@ -169,5 +170,5 @@ class Exchanger:
 
 def _shown(data: bytes) -> str:
     """The beginning of what was on the wire, safe to print."""
-    start = data[:_SHOWN].decode(errors="backslashreplace")
+    start = data[:_SHOWN].decode(errors="surrogateescape")
     return f"'{printable(start)}'" + ("..." if len(data) > _SHOWN else "")

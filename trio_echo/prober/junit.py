@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from trio_echo.prober import words
 from trio_echo.prober.split import Verdict
+from trio_echo.text import printable, xml_text
 
 if TYPE_CHECKING:
     from trio_echo.prober.report import Report
@@ -28,7 +28,7 @@ def to_junit(report: Report) -> str:
         suite,
         "testcase",
         classname="trio-echo.probe",
-        name=f"split of {_legal(report.target)}",
+        name=f"split of {xml_text(printable(report.target))}",
         time=f"{report.elapsed:.3f}",
     )
     kind = None
@@ -39,11 +39,11 @@ def to_junit(report: Report) -> str:
     elif report.verdict is None:
         kind = "skipped"
     if kind is not None:
-        result = ET.SubElement(case, kind, message=_legal(headline))
+        result = ET.SubElement(case, kind, message=xml_text(headline))
         if kind != "skipped":
             result.set("type", "interrupted" if report.interrupted else f"{report.verdict}")
-            result.text = _legal(str(report))
-    ET.SubElement(case, "system-out").text = _legal(str(report))
+            result.text = xml_text(str(report))
+    ET.SubElement(case, "system-out").text = xml_text(str(report))
     for counter, counted in (
         ("tests", True),
         ("failures", kind == "failure"),
@@ -56,11 +56,3 @@ def to_junit(report: Report) -> str:
     root.append(suite)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-_ILLEGAL = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot carry in any form (its production 2, Char)."""
-
-
-def _legal(text: str) -> str:
-    return _ILLEGAL.sub("\ufffd", text)

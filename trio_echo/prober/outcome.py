@@ -8,6 +8,8 @@ import ssl
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from trio_echo.text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,7 +20,6 @@ __all__ = [
     "Outcome",
     "Result",
     "classify",
-    "printable",
 ]
 
 
@@ -160,7 +161,7 @@ def classify(error: BaseException, *, connected: bool) -> FailureError:
             # Whatever the kernel refuses for another reason (descriptors,
             # ports, memory, permissions, a family it lacks) is this machine's.
             return FailureError(_BY_ERRNO.get(cause.errno, Outcome.LOCAL), detail)
-    return FailureError(Outcome.LOCAL, printable(str(error)) or type(error).__name__)
+    return FailureError(Outcome.LOCAL, visible(str(error)) or type(error).__name__)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -177,14 +178,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _tls_detail(error: ssl.SSLError) -> str:
     """What TLS says, without the source line of the C library."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {printable(error.verify_message)}"
+        return f"certificate verify failed: {visible(error.verify_message)}"
     # An error that Python raises by itself, not the library, has no reason.
-    return printable(getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
-
-
-def printable(text: str) -> str:
-    """Escape everything that a terminal might obey, and what is not printable."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return visible(getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from trio_echo.prober import words
 from trio_echo.prober.latency import BUCKET_RATIO, SHORTEST
-from trio_echo.prober.outcome import printable
 from trio_echo.prober.split import Split, Verdict
 from trio_echo.prober.svg import COLOURS, Canvas, decades, steps
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from trio_echo.prober.latency import Histogram

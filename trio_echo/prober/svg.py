@@ -6,6 +6,8 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from trio_echo.text import xml_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -69,8 +71,8 @@ class Canvas:
     def __init__(self, width: float, title: str, description: str) -> None:
         self.width = width
         self._root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", role="img")
-        ET.SubElement(self._root, "title").text = title
-        ET.SubElement(self._root, "desc").text = description
+        ET.SubElement(self._root, "title").text = xml_text(title)
+        ET.SubElement(self._root, "desc").text = xml_text(description)
         ET.SubElement(self._root, "style").text = _style()
         self._ground = ET.SubElement(self._root, "rect", {"class": "ground"})
 
@@ -78,7 +80,9 @@ class Canvas:
         self, x: float, y: float, words: str, style: str = "text", anchor: str = "start"
     ) -> None:
         """Write words, their baseline at `y`."""
-        self._add("text", {"x": x, "y": y, "class": style, "text-anchor": anchor}).text = words
+        self._add("text", {"x": x, "y": y, "class": style, "text-anchor": anchor}).text = xml_text(
+            words
+        )
 
     def rect(self, x: float, y: float, width: float, height: float, style: str) -> None:
         """Fill a rectangle."""

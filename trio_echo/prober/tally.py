@@ -10,7 +10,7 @@ import trio
 
 from trio_echo.prober.latency import Histogram
 from trio_echo.prober.order import Order
-from trio_echo.prober.outcome import NOTHING_MEASURED, Outcome, Result, printable
+from trio_echo.prober.outcome import NOTHING_MEASURED, Outcome, Result
 from trio_echo.prober.split import Split, Verdict
 
 if TYPE_CHECKING:
@@ -204,7 +204,6 @@ class Tally:
         """The name to count under: bounded in length and in number of names."""
         if name in self.split.counts:
             return name
-        name = printable(name)
         if len(name) > _LONGEST_NAME:
             name = name[:_LONGEST_NAME] + "..."
         if name in self.split.counts or len(self.split.counts) < _MOST_NAMES:

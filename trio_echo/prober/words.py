@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from trio_echo.prober.outcome import HINTS, Outcome, printable
+from trio_echo.prober.outcome import HINTS, Outcome
 from trio_echo.prober.split import Verdict
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import TrioEchoError
-from trio_echo.prober.outcome import printable
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ class ManifestError(TrioEchoError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(visible(message))
 
 
 class RehearsalError(TrioEchoError):

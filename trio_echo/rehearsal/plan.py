@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trio_echo.prober.outcome import printable
 from trio_echo.rehearsal.errors import ManifestError
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.istio import istio_listeners
 from trio_echo.rehearsal.route import Route
 from trio_echo.rehearsal.workloads import read_workloads
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -120,7 +120,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe) -> Plan:
     backends = {each.backend.name: each.backend for each in workloads.deployments}
     route = Route(listeners=tuple(listeners), backends=tuple(backends.values()))
     notices = (*notes.lines(), *_alike(route), *_certificates(route))
-    return Plan(route, tuple(map(printable, notices)))
+    return Plan(route, tuple(map(visible, notices)))
 
 
 def _gathered(fields: Sequence[str]) -> str:

@@ -16,9 +16,9 @@ import trio
 
 from trio_echo.framing import Framer, encode_prefix
 from trio_echo.server.handler import QUIET, EndedError, converse, end_politely
-from trio_echo.server.listeners import format_address
 from trio_echo.server.log import LoggedFramer, Throttle
 from trio_echo.server.tls import HandshakeError
+from trio_echo.text import format_address
 
 if TYPE_CHECKING:
     import socket

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trio_echo.errors import ConfigError
+from trio_echo.text import format_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trio_echo.server.config import ServerConfig
 
-__all__ = ["Listener", "format_address", "open_admin_listeners", "open_listeners"]
+__all__ = ["Listener", "open_admin_listeners", "open_listeners"]
 
 _BACKLOG = 0xFFFF  # the kernel takes less where net.core.somaxconn says so
 _TRIES_FOR_ANY_PORT = 16
@@ -45,12 +46,6 @@ class Listener:
 
     def __str__(self) -> str:
         return format_address(self.host, self.port)
-
-
-def format_address(host: str, port: int) -> str:
-    """Write an address as in a URL: ``127.0.0.1:9000``, ``[::]:9000``."""
-    host = host.removeprefix("::ffff:")  # an IPv4 client of a dual-stack socket
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def open_listeners(config: ServerConfig) -> list[Listener]:

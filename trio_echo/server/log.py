@@ -1,7 +1,7 @@
-r"""What the server's logs need: text that is safe to show, and a bounded rate.
+"""What the server's logs need: text that is safe to show, and a bounded rate.
 
 Every event is a short constant; what happened to whom is in its fields, and
-what came from a client passes `escape` first.
+what came from a client passes `printable` first.
 """
 
 from __future__ import annotations
@@ -12,39 +12,19 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_echo.framing import Framer, LineTooLongError
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["LoggedFramer", "Throttle", "escape"]
-
-_ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+__all__ = ["LoggedFramer", "Throttle"]
 
 
-def escape(data: bytes) -> str:
-    r"""Make anything that a client sent printable.
-
-    Printable text stays as it is. A backslash is doubled; LF, CR and TAB become
-    ``\n``, ``\r`` and ``\t``; every byte of any other character (terminal
-    escapes, separators, bidirectional overrides, invalid UTF-8) becomes
-    ``\xNN``. No two inputs give the same text, so nothing is lost.
-    """
-    text = data.decode(errors="surrogateescape")
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(map(_escape_character, text))
-
-
-def _escape_character(character: str) -> str:
-    """Escape one character; an undecodable byte is one, a lone surrogate."""
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    encoded = character.encode(errors="surrogateescape")
-    return "".join(f"\\x{byte:02x}" for byte in encoded)
+def _shown(data: bytes) -> str:
+    """What a client sent, or was sent, safe to show."""
+    return printable(data.decode(errors="surrogateescape"))
 
 
 class LoggedFramer(Framer):
@@ -69,7 +49,7 @@ class LoggedFramer(Framer):
         except LineTooLongError as error:
             *answered, told, _ = error.answer.split(b"\n")
             self._exchanged(answered)
-            self._log.info("response", line=escape(told))
+            self._log.info("response", line=_shown(told))
             raise
         self._exchanged(answers.split(b"\n")[:-1])
         return answers
@@ -83,8 +63,8 @@ class LoggedFramer(Framer):
     def _exchanged(self, responses: Iterable[bytes]) -> None:
         """Log responses, and the requests that are in them."""
         for response in responses:
-            self._log.info("request", line=escape(response[len(self._prefix) :]))
-            self._log.info("response", line=escape(response))
+            self._log.info("request", line=_shown(response[len(self._prefix) :]))
+            self._log.info("response", line=_shown(response))
 
 
 @dataclass(slots=True)
