@@ -10,7 +10,7 @@ import pytest
 from certificates import Certificates
 from commands import serve_process
 
-HOSTILE = b'\x1b]0;owned\x07\x1b[2J\x00\xff\xfe\u202e"}{\\n\r\n'
+HOSTILE = b'\x1b]0;owned\x07\x1b[2J\x00\xff\xfe\xe2\x80\xae"}{\\n\r\n'
 
 
 def exchange(port: int, request: bytes) -> bytes:
