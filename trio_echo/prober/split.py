@@ -94,7 +94,7 @@ _BISECTIONS = 60
 _SMALLEST_SHARE = 1e-9
 """A smaller share is a typo: no probe makes enough connections to see it."""
 
-_UNDECIDED = 0.001
+_UNDECIDED = 0.0005
 """The chance that a right split is still undecided after `connections_needed`."""
 
 _FURTHEST = 10**9
