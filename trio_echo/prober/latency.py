@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import exp, floor, log
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +66,17 @@ class Histogram:
         """Count one duration."""
         self.buckets[floor(log(max(seconds, SHORTEST) / SHORTEST) / _LOG_RATIO)] += 1
 
+    def __add__(self, other: Histogram) -> Histogram:
+        """Count all that both have."""
+        total = Histogram(self.buckets)
+        total.buckets.update(other.buckets)
+        return total
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Histogram) and self.buckets == other.buckets
+
+    __hash__ = None  # type: ignore[assignment] # it grows
+
     def merge(self, other: Histogram) -> None:
         """Count all that another one has."""
         self.buckets.update(other.buckets)
@@ -93,3 +104,23 @@ class Histogram:
             if count
             and (percent == _DEPTHS[0] or round(count * (100 - percent) / 100, 3) >= _BEYOND)
         ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Percentiles for people, and the buckets behind them for adding up."""
+        return {
+            "count": self.count,
+            "percentiles": {f"{percent:g}": seconds for percent, seconds in self.percentiles()},
+            "buckets": sorted(self.buckets.items()),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Histogram:
+        """Read the buckets that `to_json` wrote; the rest follows from them.
+
+        Raises:
+            LookupError, TypeError, ValueError: they are none.
+        """
+        buckets = {int(bucket): int(count) for bucket, count in document["buckets"]}
+        if min(buckets, default=0) < 0 or min(buckets.values(), default=1) < 1:
+            raise ValueError("a histogram has a negative bucket or count")
+        return cls(buckets)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from trio_echo.prober.counts import Outcome
 from trio_echo.text import visible
 
 if TYPE_CHECKING:
@@ -21,23 +21,6 @@ __all__ = [
     "Result",
     "classify",
 ]
-
-
-class Outcome(StrEnum):
-    """How one connection ended."""
-
-    OK = "ok"
-    RESOLVE = "resolve"
-    REFUSED = "refused"
-    UNREACHABLE = "unreachable"
-    CONNECT_TIMEOUT = "connect-timeout"
-    RESET = "reset"
-    EOF_BEFORE_ANSWER = "eof-before-answer"
-    EOF_MID_LINE = "eof-mid-line"
-    READ_TIMEOUT = "read-timeout"
-    WRONG_ECHO = "wrong-echo"
-    TLS = "tls"
-    LOCAL = "local"
 
 
 NOTHING_MEASURED = frozenset(
