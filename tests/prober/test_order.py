@@ -6,12 +6,23 @@ import itertools
 import random
 import statistics
 from collections import Counter
-from math import comb
+from math import comb, exp, log
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from reports import drawn, made
 
-from trio_echo.prober.order import Order, Point, drift, expected_runs, thin
+from trio_echo.prober.order import (
+    Affinity,
+    Order,
+    Point,
+    affinity,
+    drift,
+    expected_runs,
+    log_affinity,
+    thin,
+)
 from trio_echo.prober.words import findings
 
 
@@ -154,3 +165,80 @@ def test_thinned_points_keep_the_last(count: int) -> None:
     thinned = thin(points)
     assert len(thinned) <= 400
     assert thinned[-1:] == points[-1:]
+
+
+TABLES = st.dictionaries(
+    st.sampled_from(["s1", "s2", "s3", "s4"]),
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 40), min_size=1),
+)
+
+
+@given(table=TABLES, data=st.data())
+def test_affinity_does_not_depend_on_names_or_order(
+    table: dict[str, dict[str, int]], data: st.DataObject
+) -> None:
+    """Sources and backends may be called and sorted as they like; silent ones add nothing."""
+    renamed = dict(zip("abc", data.draw(st.permutations("xyz")), strict=True))
+    again = {
+        f"other {source}": {renamed[name]: count for name, count in table[source].items()}
+        for source in data.draw(st.permutations(list(table)))
+    }
+    again["silent"] = {"never": 0}
+    assert log_affinity(again) == pytest.approx(log_affinity(table), abs=1e-9)
+
+
+@given(answers=st.dictionaries(st.sampled_from("abc"), st.integers(0, 5000)))
+def test_one_source_never_speaks_for_affinity(answers: dict[str, int]) -> None:
+    """Nobody to compare with: no evidence, whatever came."""
+    assert log_affinity({"s1": answers}) <= 1e-9
+    assert affinity({"s1": answers}) is None
+
+
+def test_affinity_weighs_one_at_most_over_every_order() -> None:
+    """Every order of a small sample, all alike: E is 1 on average at most."""
+    names = ["a"] * 4 + ["b"] * 2 + ["c"] * 2
+    sources = ["s1"] * 4 + ["s2"] * 2 + ["s3"] * 2
+    weights = []
+    for order in set(itertools.permutations(names)):
+        table = {source: Counter[str]() for source in sources}
+        for source, name in zip(sources, order, strict=True):
+            table[source][name] += 1
+        weights.append(exp(log_affinity(table)))
+    assert 0 < statistics.fmean(weights) <= 1
+
+
+def taken(choose: dict[str, list[float]], connections: int, seed: int) -> list[float]:
+    """Draw for each source by its own weights, in turn; log E after every connection."""
+    draw = random.Random(seed)  # noqa: S311 - a simulation with fixed seeds, no secret
+    table = {source: Counter[str]() for source in choose}
+    looks = []
+    for _, (source, weights) in zip(
+        range(connections), itertools.cycle(choose.items()), strict=False
+    ):
+        table[source][draw.choices("ab", weights)[0]] += 1
+        looks.append(log_affinity(table))
+    return looks
+
+
+def test_chance_rarely_looks_like_affinity() -> None:
+    """With a look after every connection E reaches 10 in one of ten runs at most."""
+    right = {f"s{number}": [80.0, 20.0] for number in range(10)}
+    reached = sum(max(taken(right, 300, seed)) >= log(10) for seed in range(100))
+    assert reached <= 19  # ten on average at most, and three deviations more
+
+
+def test_sources_that_differ_are_found() -> None:
+    """Sticky ones within some tens of connections, loaded ones within some hundreds."""
+    sticky = {f"s{number}": [100.0, 0] if number < 8 else [0, 100.0] for number in range(10)}
+    loaded = {f"s{number}": [95.0, 5.0] if number < 5 else [65.0, 35.0] for number in range(10)}
+    assert taken(sticky, 70, 1)[-1] > log(100_000)
+    assert taken(loaded, 600, 1)[-1] > log(100_000)
+
+
+def test_affinity_says_how_many_sources_kept_their_backend() -> None:
+    """Eight addresses to one and two to the other, one of them once astray, one heard once."""
+    table = {f"10.0.0.{number}": {"one": 100} for number in range(8)}
+    table |= {"10.0.0.8": {"two": 100}, "10.0.0.9": {"two": 99, "one": 1}, "10.0.0.10": {"one": 1}}
+    assert affinity(table) == Affinity(sources=11, kept=9)
+    assert affinity({source: {"one": 80, "two": 20} for source in table}) is None
+    assert affinity({}) is None

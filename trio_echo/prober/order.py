@@ -1,21 +1,40 @@
-"""What the order of the answers says: draws that stick together, take turns, or drift.
+"""Whether the answers are independent draws: do they stick, take turns, drift, follow the source?
 
 The verdict rests on independent draws, one per connection. These tests look at
-the order to see whether that holds, in memory that does not grow: adjacent
-equal answers are counted as they come, and the running counts are kept at a
-bounded number of points, evenly spaced.
+the order of the answers and at who asked, in memory that does not grow:
+adjacent equal answers are counted as they come, and the running counts are kept
+at a bounded number of points, evenly spaced.
+
+Each test names what good draws come to once in so many probes:
+
+======================  ===========================================================
+answers stick or turns  once in 100 000; in 4000 where shares are as uneven as 97/3
+shares drift            once in 130 000
+answers follow sources  once in 100 000 at most, over all looks of a probe together
+======================  ===========================================================
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from math import sqrt
+from math import lgamma, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Drift", "Order", "Point", "Runs", "drift", "expected_runs", "thin"]
+__all__ = [
+    "Affinity",
+    "Drift",
+    "Order",
+    "Point",
+    "Runs",
+    "affinity",
+    "drift",
+    "expected_runs",
+    "log_affinity",
+    "thin",
+]
 
 _POINTS = 400
 """Running counts that are kept at most; a picture shows no more."""
@@ -35,6 +54,8 @@ _HEIGHT = 2.5
 """How high a Brownian bridge must rise to count as a drift: chance does it with
 2 exp(-2 height^2), one in 130 000."""
 
+_BAR = log(100_000)
+"""log E from which answers follow their sources: chance does it once in 100 000."""
 
 _ROUNDING = 1e-9
 
@@ -109,6 +130,21 @@ class Drift(NamedTuple):
             expected=before.expected + after.expected,
             variance=before.variance + after.variance,
         )
+
+
+class Affinity(NamedTuple):
+    """That backends go by the client's address, beyond chance.
+
+    Where each source keeps its backend, a sample is as many draws as it has
+    sources, however many connections there were.
+
+    Attributes:
+        sources: how many addresses got answers.
+        kept: how many of them got two answers or more, all from one backend.
+    """
+
+    sources: int
+    kept: int
 
 
 class Order:
@@ -201,3 +237,47 @@ def drift(points: list[Point]) -> Drift | None:
                 before = Counter(point.counts)
                 found = Drift(name, (before, end - before))
     return found
+
+
+def log_affinity(by_source: Mapping[str, Mapping[str, int]]) -> float:
+    """How strongly the answers speak against draws that are the same for every source.
+
+    The logarithm of E = M / U. M is the chance of these answers in their order
+    where each source has shares of its own, drawn from Dirichlet(1/k, ..., 1/k)
+    for k backends. U = (c_1! ... c_k!) / n! is their chance where the answers
+    of the whole sample come in any order alike. So E weighs 1 at most on
+    average if sources do not matter, whatever the shares, and by Markov's
+    inequality reaches 1/a with a chance of a at most. No set of shares makes
+    these answers in their order more likely than U, since n! / (c_1! ... c_k!)
+    orders would otherwise have a chance above 1 together; E therefore stays below the
+    martingale M / (p_1^c_1 ... p_k^c_k) of the true shares, and by Ville's
+    inequality the same bound holds for all looks together.
+
+    Args:
+        by_source: answers by backend for each source address.
+    """
+    totals = Counter[str]()
+    for answers in by_source.values():
+        totals.update(answers)
+    names = [name for name, count in totals.items() if count]
+    if not names:
+        return 0.0
+    part = 1.0 / len(names)
+    against = lgamma(totals.total() + 1) - sum(lgamma(totals[name] + 1) for name in names)
+    for answers in by_source.values():
+        against -= lgamma(1.0 + sum(answers.values()))
+        against += sum(
+            lgamma(part + answers[name]) - lgamma(part) for name in names if answers.get(name)
+        )
+    return against
+
+
+def affinity(by_source: Mapping[str, Mapping[str, int]]) -> Affinity | None:
+    """Whether the backend goes by the client's address; None where chance could explain it."""
+    if log_affinity(by_source) < _BAR:
+        return None
+    heard = [Counter(answers) for answers in by_source.values() if any(answers.values())]
+    kept = sum(
+        answers.total() > 1 and max(answers.values()) == answers.total() for answers in heard
+    )
+    return Affinity(len(heard), kept)
