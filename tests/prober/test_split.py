@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil, exp, inf, log
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from scipy.stats import binom
 from sequential_analysis.procedures.ab import SampleRatioMismatch
 
 from trio_echo.errors import ConfigError
+from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.split import (
     DEFAULT_MARGIN,
     MOST_CONNECTIONS,
@@ -37,33 +38,16 @@ if TYPE_CHECKING:
 NAMES = ("a", "b", "c", "d")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """Counts, as much of them as the statistics read."""
-
-    answers: Mapping[str, int] = field(default_factory=dict)
-    errors: int = 0
-    mixed: int = 0
-
-    @property
-    def total(self) -> int:
-        """All connections."""
-        return sum(self.answers.values()) + self.errors
-
-    def times(self, factor: int) -> Seen:
-        """So many measurements that all came to this."""
-        answers = {name: factor * hits for name, hits in self.answers.items()}
-        return Seen(answers=answers, errors=factor * self.errors, mixed=factor * self.mixed)
-
-    def without(self, name: str) -> Seen:
-        """The same, with one answered connection failed instead."""
-        fewer = {**self.answers, name: self.answers[name] - 1}
-        return replace(self, answers=fewer, errors=self.errors + 1)
-
-
-def seen(errors: int = 0, mixed: int = 0, **answers: int) -> Seen:
+def seen(errors: int = 0, mixed: int = 0, **answers: int) -> Counts:
     """Counts by backend."""
-    return Seen(answers=answers, errors=errors, mixed=mixed)
+    outcomes = Counter({Outcome.OK: sum(answers.values()), Outcome.RESET: errors})
+    return Counts(answers=Counter(answers), outcomes=outcomes, mixed=mixed)
+
+
+def times(counts: Counts, factor: int) -> Counts:
+    """So many measurements that all came to this."""
+    answers = {name: factor * hits for name, hits in counts.answers.items()}
+    return seen(factor * counts.errors, factor * counts.mixed, **answers)
 
 
 @st.composite
@@ -80,7 +64,7 @@ def expectations(draw: st.DrawFn) -> Expectation:
 
 
 @st.composite
-def counted(draw: st.DrawFn, expectation: Expectation) -> Seen:
+def counted(draw: st.DrawFn, expectation: Expectation) -> Counts:
     """Arbitrary counts, or some near the expectation, where verdicts change."""
     near = draw(st.booleans())
     total = draw(st.integers(0, 20_000))
@@ -93,11 +77,11 @@ def counted(draw: st.DrawFn, expectation: Expectation) -> Seen:
         answers["stranger"] = draw(st.integers(0, 3))
     errors = draw(st.one_of(st.just(0), st.integers(0, 60)))
     mixed = draw(st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, 1]))
-    return Seen(answers=answers, errors=errors, mixed=min(mixed, sum(answers.values())))
+    return seen(errors, min(mixed, sum(answers.values())), **answers)
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Expectation, Seen]:
+def cases(draw: st.DrawFn) -> tuple[Expectation, Counts]:
     """An expectation and counts."""
     expectation = draw(expectations())
     return expectation, draw(counted(expectation))
@@ -112,7 +96,7 @@ def log_against(share: float, asked: float, hits: int, total: int) -> float:
 
 
 @given(case=cases())
-def test_the_verdict_is_what_the_shown_intervals_say(case: tuple[Expectation, Seen]) -> None:
+def test_the_verdict_is_what_the_shown_intervals_say(case: tuple[Expectation, Counts]) -> None:
     """The quick look, without bisection, agrees with the intervals that people see."""
     expectation, counts = case
     verdict = judge(expectation, counts)
@@ -138,7 +122,7 @@ def test_the_verdict_is_what_the_shown_intervals_say(case: tuple[Expectation, Se
 
 
 @given(case=cases())
-def test_no_pass_over_a_silent_backend(case: tuple[Expectation, Seen]) -> None:
+def test_no_pass_over_a_silent_backend(case: tuple[Expectation, Counts]) -> None:
     """Whatever the margin: who has weight must have answered, nobody else may have."""
     expectation, counts = case
     if judge(expectation, counts) is Verdict.PASS:
@@ -151,7 +135,7 @@ def test_no_pass_over_a_silent_backend(case: tuple[Expectation, Seen]) -> None:
 
 @given(case=cases())
 def test_what_passes_is_within_the_margin_and_what_is_off_is_not_within_the_tolerance(
-    case: tuple[Expectation, Seen],
+    case: tuple[Expectation, Counts],
 ) -> None:
     """The observed shares themselves never contradict the verdict."""
     expectation, counts = case
@@ -168,7 +152,7 @@ def test_what_passes_is_within_the_margin_and_what_is_off_is_not_within_the_tole
 
 @given(case=cases(), factor=st.integers(1, 1000), binary=st.integers(-20, 20))
 def test_scaling_all_weights_changes_nothing(
-    case: tuple[Expectation, Seen], factor: int, binary: int
+    case: tuple[Expectation, Counts], factor: int, binary: int
 ) -> None:
     """Weights have no unit: 80 and 20 ask for what 4 and 1 ask for."""
     expectation, counts = case
@@ -186,7 +170,7 @@ def test_scaling_all_weights_changes_nothing(
 
 @given(case=cases(), data=st.data())
 def test_the_order_of_backends_changes_nothing(
-    case: tuple[Expectation, Seen], data: st.DataObject
+    case: tuple[Expectation, Counts], data: st.DataObject
 ) -> None:
     """Nor does it matter who answered first."""
     expectation, counts = case
@@ -198,19 +182,21 @@ def test_the_order_of_backends_changes_nothing(
         alpha=expectation.alpha,
     )
     answers = dict(data.draw(st.permutations(list(counts.answers.items()))))
-    again = replace(counts, answers=answers)
+    again = seen(counts.errors, counts.mixed, **answers)
     assert judge(shuffled, again) is judge(expectation, counts)
 
 
 @given(case=cases(), data=st.data())
-def test_a_failure_only_widens(case: tuple[Expectation, Seen], data: st.DataObject) -> None:
+def test_a_failure_only_widens(case: tuple[Expectation, Counts], data: st.DataObject) -> None:
     """An answer that turns into a failure narrows no interval and decides nothing."""
     expectation, counts = case
     weighted = [
         name for name, share in expectation.shares.items() if share and counts.answers.get(name)
     ]
     assume(weighted)
-    failed = counts.without(data.draw(st.sampled_from(weighted)))
+    name = data.draw(st.sampled_from(weighted))
+    fewer = {**counts.answers, name: counts.answers[name] - 1}
+    failed = seen(counts.errors + 1, counts.mixed, **fewer)
     for name in expectation.shares:
         before, after = (interval(expectation, found, name) for found in (counts, failed))
         assert after.low <= before.low + 1e-12
@@ -222,7 +208,7 @@ def test_a_failure_only_widens(case: tuple[Expectation, Seen], data: st.DataObje
 
 @given(case=cases(), wider=st.floats(1, 3))
 def test_a_wider_margin_passes_no_less_and_a_wider_tolerance_fails_no_more(
-    case: tuple[Expectation, Seen], wider: float
+    case: tuple[Expectation, Counts], wider: float
 ) -> None:
     """Each setting moves its own verdict, in the direction that its name says."""
     expectation, counts = case
@@ -238,7 +224,7 @@ def test_a_wider_margin_passes_no_less_and_a_wider_tolerance_fails_no_more(
 
 
 @given(case=cases(), smaller=st.floats(0.001, 1))
-def test_a_smaller_alpha_widens(case: tuple[Expectation, Seen], smaller: float) -> None:
+def test_a_smaller_alpha_widens(case: tuple[Expectation, Counts], smaller: float) -> None:
     """More certainty takes wider intervals, never narrower ones."""
     expectation, counts = case
     surer = Expectation(
@@ -331,32 +317,32 @@ def test_a_published_sequential_test_stops_at_the_same_connection() -> None:
         state, decision = oracle.initial_state(), None
         answers = Counter[str]()
         while decision is None:
-            assert not off(expectation, Seen(answers=answers))
+            assert not off(expectation, seen(**answers))
             hit = draw.random() < truth
             answers["one" if hit else "two"] += 1
             state, output = oracle.step(state, {"arm": 0 if hit else 1})
             decision = output.decision
-        assert off(expectation, Seen(answers=answers)) == ["one", "two"]
+        assert off(expectation, seen(**answers)) == ["one", "two"]
 
 
 @given(case=cases(), errors=st.sampled_from([0, 0, 30]))
 def test_more_of_the_same_is_decided_when_it_is_said_to_be(
-    case: tuple[Expectation, Seen], errors: int
+    case: tuple[Expectation, Counts], errors: int
 ) -> None:
     """Measurements that repeat these counts come to a verdict from that number on."""
     expectation, counts = case
-    counts = replace(counts, errors=errors)
+    counts = seen(errors, counts.mixed, **counts.answers)
     enough = would_decide(expectation, counts)
     if judge(expectation, counts) is not Verdict.INCONCLUSIVE:
         assert enough == counts.total
     elif enough is not None:
         assert enough > counts.total
         often = ceil(enough / counts.total)
-        assert judge(expectation, counts.times(often)) is not Verdict.INCONCLUSIVE
+        assert judge(expectation, times(counts, often)) is not Verdict.INCONCLUSIVE
         for fewer in {1, often // 2, often - 1} - {0}:
-            assert judge(expectation, counts.times(fewer)) is Verdict.INCONCLUSIVE
+            assert judge(expectation, times(counts, fewer)) is Verdict.INCONCLUSIVE
     else:
-        assert judge(expectation, counts.times(10_000)) is Verdict.INCONCLUSIVE
+        assert judge(expectation, times(counts, 10_000)) is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -370,7 +356,7 @@ def test_more_of_the_same_is_decided_when_it_is_said_to_be(
         (seen(), None),
     ],
 )
-def test_how_many_connections_would_have_done(counts: Seen, needed: range | None) -> None:
+def test_how_many_connections_would_have_done(counts: Counts, needed: range | None) -> None:
     """More help where shares decide, none does where failures keep an interval open."""
     found = would_decide(Expectation({"one": 80, "two": 20}), counts)
     assert found is None if needed is None else found in needed
@@ -432,7 +418,7 @@ def test_three_backends_pass_within_the_connections_that_they_need() -> None:
     passed = 0
     for _ in range(1000):
         answers = Counter(draw.choices("abc", [60, 25, 15], k=needed))
-        passed += judge(expectation, Seen(answers=answers)) is Verdict.PASS
+        passed += judge(expectation, seen(**answers)) is Verdict.PASS
     assert passed >= 996  # 1 of 2000 may miss it: four are chance still, once in 500
 
 
@@ -453,16 +439,14 @@ def test_connections_needed_at_the_ends(
     assert connections_needed(Expectation(weights, margin=margin)) == needed
 
 
-def judged(expectation: Expectation, truth: Mapping[str, float], seed: int) -> Seen:
+def judged(expectation: Expectation, truth: Mapping[str, float], seed: int) -> Counts:
     """Draw until there is a verdict, with a look after every connection."""
     draw = random.Random(seed)  # noqa: S311 - a simulation with fixed seeds, no secret
     answers = Counter[str]()
     names, weights = list(truth), list(truth.values())
-    while (
-        judge(expectation, Seen(answers=answers)) is Verdict.INCONCLUSIVE and answers.total() < 1000
-    ):
+    while judge(expectation, seen(**answers)) is Verdict.INCONCLUSIVE and answers.total() < 1000:
         answers[draw.choices(names, weights)[0]] += 1
-    return Seen(answers=answers)
+    return seen(**answers)
 
 
 TWO = {"one": 80.0, "two": 20.0}

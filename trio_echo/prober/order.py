@@ -249,9 +249,9 @@ def log_affinity(by_source: Mapping[str, Mapping[str, int]]) -> float:
     average if sources do not matter, whatever the shares, and by Markov's
     inequality reaches 1/a with a chance of a at most. No set of shares makes
     these answers in their order more likely than U, since n! / (c_1! ... c_k!)
-    orders would otherwise have a chance above 1 together; E therefore stays below the
-    martingale M / (p_1^c_1 ... p_k^c_k) of the true shares, and by Ville's
-    inequality the same bound holds for all looks together.
+    orders would otherwise have a chance above 1 together. E therefore stays
+    below the martingale M / (p_1^c_1 ... p_k^c_k) of the true shares, and by
+    Ville's inequality the same bound holds for all looks together.
 
     Args:
         by_source: answers by backend for each source address.

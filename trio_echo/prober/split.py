@@ -35,27 +35,8 @@ from trio_echo.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Protocol
 
-    class Counts(Protocol):
-        """What is read of the counts of a measurement."""
-
-        @property
-        def answers(self) -> Mapping[str, int]:
-            """Answered connections by backend."""
-
-        @property
-        def errors(self) -> int:
-            """Connections that failed."""
-
-        @property
-        def mixed(self) -> int:
-            """Connections that two or more backends answered."""
-
-        @property
-        def total(self) -> int:
-            """Answered and failed connections."""
-
+    from trio_echo.prober.counts import Counts
 
 __all__ = [
     "DEFAULT_ALPHA",
