@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from trio_echo.cli.rehearse import parse_container
 from trio_echo.rehearsal.documents import parse as parse_documents
-from trio_echo.rehearsal.plan import Plan, make_plan
+from trio_echo.rehearsal.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trio_echo.rehearsal.route import Plan
     from trio_echo.server import ServerConfig
 
 

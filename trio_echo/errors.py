@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "TrioEchoError"]
+__all__ = ["ConfigError", "ManifestError", "RehearsalError", "TrioEchoError"]
 
 
 class TrioEchoError(Exception):
@@ -25,3 +25,15 @@ class ConfigError(TrioEchoError, ValueError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class ManifestError(TrioEchoError):
+    """A manifest says something that is wrong, or that cannot be carried out.
+
+    The message names file, document and field, and what would be right. What
+    it quotes from a file is as it came.
+    """
+
+
+class RehearsalError(TrioEchoError):
+    """The rehearsal could not be run: no Envoy, a port in use, a crash."""

@@ -20,8 +20,7 @@ from manifest_texts import ISTIO, TLS
 from trio_echo.cli import main
 from trio_echo.cli.rehearse import parse_container
 from trio_echo.errors import TrioEchoError
-from trio_echo.rehearsal import find_envoy
-from trio_echo.rehearsal.process import validate
+from trio_echo.rehearsal.process import find_envoy, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 import yaml
@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from manifest_texts import GATEWAY_API, ISTIO, plan
 from routes import configuration, together
 
-from trio_echo.rehearsal import ManifestError, Route
+from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.process import find_envoy, validate
+
+if TYPE_CHECKING:
+    from trio_echo.rehearsal.route import Route
 
 BASES = [list(yaml.safe_load_all(ISTIO)), list(yaml.safe_load_all(GATEWAY_API))]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from manifest_texts import ISTIO, notices, plan
 
-from trio_echo.rehearsal import ManifestError
+from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.documents import Document, parse
 
 

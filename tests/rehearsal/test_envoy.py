@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routes import configuration, routes, together
 
-from trio_echo.rehearsal import built_in, envoy
+from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.process import find_envoy, validate
+from trio_echo.rehearsal.route import built_in
 
 if TYPE_CHECKING:
-    from trio_echo.rehearsal import Route
+    from trio_echo.rehearsal.route import Route
 
 
 @settings(max_examples=6, deadline=None)

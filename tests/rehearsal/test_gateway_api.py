@@ -16,7 +16,7 @@ from manifest_texts import (
     shares,
 )
 
-from trio_echo.rehearsal import ManifestError
+from trio_echo.errors import ManifestError
 
 
 def test_tcp_routing_as_published() -> None:
@@ -112,7 +112,7 @@ def test_listener_without_hostname_takes_every_name() -> None:
 
 
 def test_both_dialects_beside_each_other() -> None:
-    """One stage for all that the manifests hold."""
+    """One testbed for all that the manifests hold."""
     assert len(plan(ISTIO, GATEWAY_API).route.listeners) == 3
 
 

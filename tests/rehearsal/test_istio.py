@@ -20,7 +20,7 @@ from manifest_texts import (
     virtual_service,
 )
 
-from trio_echo.rehearsal import ManifestError
+from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.route import Keepalive, Outlier, Policy
 
 DESTINATION = "destination: {host: tcp-echo, port: {number: 9000}"

@@ -1,4 +1,4 @@
-"""The judgement of a route on stage, and the check that everybody counted the same."""
+"""The judgement of a route on testbed, and the check that everybody counted the same."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from manifest_texts import TLS, plan
 
 from trio_echo.prober import ProbeConfig, Tally, Verdict
-from trio_echo.rehearsal import built_in, courses, find_envoy, judge, open_stage
-from trio_echo.rehearsal.judge import CrossCheck, Row, compare
-from trio_echo.rehearsal.route import Backend, Chain, Destination, Listener, Route
+from trio_echo.rehearsal.judge import CrossCheck, Row, compare, judge, targets
+from trio_echo.rehearsal.process import find_envoy
+from trio_echo.rehearsal.route import Backend, Chain, Destination, Listener, Route, built_in
+from trio_echo.rehearsal.testbed import open_testbed
 from trio_echo.server import ServerConfig
 
 QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
@@ -21,10 +22,10 @@ QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
 
 async def test_right_split_passes_and_all_counts_agree() -> None:
     """The way it should be."""
-    async with open_stage(built_in({"one": 3, "two": 1}), find_envoy()) as stage:
-        (course,) = courses(stage.route)
-        report, check = await judge(stage, course, QUICK)
-        again, check_again = await judge(stage, course, QUICK)
+    async with open_testbed(built_in({"one": 3, "two": 1}), find_envoy()) as testbed:
+        (target,) = targets(testbed.route)
+        report, check = await judge(testbed, target, QUICK)
+        again, check_again = await judge(testbed, target, QUICK)
     assert report.verdict is Verdict.PASS
     assert again.verdict is Verdict.PASS
     assert check.agrees, str(check)
@@ -34,9 +35,9 @@ async def test_right_split_passes_and_all_counts_agree() -> None:
 
 async def test_connection_behind_the_proxys_back_is_noticed() -> None:
     """Somebody who dials a backend directly makes the counts disagree."""
-    async with open_stage(built_in({"one": 1}), find_envoy()) as stage:
-        (course,) = courses(stage.route)
-        host, port = next(iter(stage._addresses.values()))  # noqa: SLF001 - the way around
+    async with open_testbed(built_in({"one": 1}), find_envoy()) as testbed:
+        (target,) = targets(testbed.route)
+        host, port = next(iter(testbed._addresses.values()))  # noqa: SLF001 - the way around
 
         async def intrude() -> None:
             async with await trio.open_tcp_stream(host, port) as stream:
@@ -48,7 +49,7 @@ async def test_connection_behind_the_proxys_back_is_noticed() -> None:
             def watch(_: Tally) -> None:
                 nursery.start_soon(intrude)
 
-            report, check = await judge(stage, course, QUICK, watch=watch)
+            report, check = await judge(testbed, target, QUICK, watch=watch)
     assert report.verdict is Verdict.UNMEASURED
     assert "does somebody else connect to them meanwhile?" in str(report)
     assert not check.agrees
@@ -58,15 +59,15 @@ async def test_connection_behind_the_proxys_back_is_noticed() -> None:
 async def test_server_names_are_judged_each() -> None:
     """TLS reaches the backends as it is, and the name in it chooses the route."""
     route = plan(TLS).route
-    async with open_stage(route, find_envoy()) as stage:
-        found = courses(stage.route)
-        assert [course.server_name for course in found] == [
+    async with open_testbed(route, find_envoy()) as testbed:
+        found = targets(testbed.route)
+        assert [target.server_name for target in found] == [
             "one.example.com",
             "rehearsal.both.example.com",
             "localhost",
         ]
-        for course in found:
-            report, check = await judge(stage, course, QUICK)
+        for target in found:
+            report, check = await judge(testbed, target, QUICK)
             assert report.verdict is Verdict.PASS, str(report)
             assert check.agrees, str(check)
 

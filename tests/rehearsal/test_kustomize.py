@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from manifest_texts import ISTIO, parse_once
 
-from trio_echo.rehearsal import ManifestError
+from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.documents import parse
 from trio_echo.rehearsal.kustomize import Manifests, read_manifests
 from trio_echo.rehearsal.plan import make_plan

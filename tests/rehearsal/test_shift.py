@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from trio_echo.prober import ProbeConfig, Verdict
-from trio_echo.rehearsal import built_in, courses, find_envoy, open_stage
-from trio_echo.rehearsal.picture import walk_to_svg
-from trio_echo.rehearsal.route import Chain, Policy
-from trio_echo.rehearsal.shift import _Clients, walking
+from trio_echo.rehearsal.judge import targets
+from trio_echo.rehearsal.process import find_envoy
+from trio_echo.rehearsal.route import Chain, Policy, built_in
+from trio_echo.rehearsal.shift import _Clients, walk_to_svg, walking
+from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
     from trio_echo.prober import Tally
@@ -31,9 +32,9 @@ def ignore(_: Tally) -> None:
 
 async def walked(*sets: tuple[int, int]) -> Walk:
     """A walk through these weights."""
-    async with open_stage(built_in({"one": 1, "two": 1}), find_envoy()) as stage:
-        (course,) = courses(stage.route)
-        async with walking(stage, course, QUICK) as walk:
+    async with open_testbed(built_in({"one": 1, "two": 1}), find_envoy()) as testbed:
+        (target,) = targets(testbed.route)
+        async with walking(testbed, target, QUICK) as walk:
             for weights in sets:
                 await walk.step(weights, ignore)
     return walk
@@ -73,9 +74,9 @@ async def test_lost_connections_are_counted() -> None:
     (destination,) = listener.chains[0].destinations
     hasty = replace(destination, policy=Policy(idle_timeout=0.5))
     listener = replace(listener, chains=(Chain(destinations=(hasty,)),))
-    async with open_stage(replace(route, listeners=(listener,)), find_envoy()) as stage:
-        (course,) = courses(stage.route)
-        async with walking(stage, course, QUICK) as walk:
+    async with open_testbed(replace(route, listeners=(listener,)), find_envoy()) as testbed:
+        (target,) = targets(testbed.route)
+        async with walking(testbed, target, QUICK) as walk:
             step = await walk.step((1,), ignore)
             assert step.check.agrees
             for stream, _ in walk._clients.kept:  # noqa: SLF001 - to see the end of each
@@ -158,9 +159,9 @@ async def test_cancelled_client_leaves_nothing_open() -> None:
 
 async def test_walk_too_short_for_a_line_is_drawn_without() -> None:
     """A handful of connections has no running share."""
-    async with open_stage(built_in({"one": 1, "two": 1}), find_envoy()) as stage:
-        (course,) = courses(stage.route)
-        async with walking(stage, course, partial(ProbeConfig, connections=3)) as walk:
+    async with open_testbed(built_in({"one": 1, "two": 1}), find_envoy()) as testbed:
+        (target,) = targets(testbed.route)
+        async with walking(testbed, target, partial(ProbeConfig, connections=3)) as walk:
             await walk.step((1, 1), ignore)
         walk.samples = walk.samples[:1]
     assert "INCONCLUSIVE" in walk_to_svg(walk)

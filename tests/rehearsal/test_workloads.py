@@ -17,7 +17,7 @@ from manifest_texts import (
     plan,
 )
 
-from trio_echo.rehearsal import ManifestError
+from trio_echo.errors import ManifestError
 
 if TYPE_CHECKING:
     from trio_echo.server import ServerConfig

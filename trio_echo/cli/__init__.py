@@ -18,6 +18,7 @@ from trio_echo.cli.rehearse import rehearse
 from trio_echo.cli.report import report
 from trio_echo.cli.serve import serve
 from trio_echo.errors import ConfigError, TrioEchoError
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ def _refuse(error: TrioEchoError | typer.TyperException) -> int:
         message = " ".join(error.format_message().split())
     else:
         message = str(error)
-    print(f"trio-echo: {message}", file=sys.stderr)
+    print(f"trio-echo: {visible(message)}", file=sys.stderr)
     return 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -11,27 +12,36 @@ import trio
 import typer
 
 from trio_echo.cli import logs
-from trio_echo.cli.console import write_out
-from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption
-from trio_echo.cli.performance import Loaded, Performance, Script
+from trio_echo.cli.console import Words, write_out
+from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, exit_code, publish
 from trio_echo.cli.probe import parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
-from trio_echo.errors import ConfigError, TrioEchoError
+from trio_echo.cli.tally import follow
+from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
 from trio_echo.prober import ProbeConfig
 from trio_echo.prober.config import DEFAULT_CONNECTIONS
 from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
-from trio_echo.rehearsal import RehearsalError, built_in, courses
+from trio_echo.rehearsal.judge import targets
+from trio_echo.rehearsal.route import Plan, built_in
+from trio_echo.rehearsal.run import Events, Result, run
+from trio_echo.rehearsal.shift import walk_to_svg
+from trio_echo.rehearsal.testbed import one_error
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from trio_echo.prober import ProbeTLS
-    from trio_echo.rehearsal import Route
+    from trio_echo.prober import ProbeTLS, Report, Tally
+    from trio_echo.rehearsal.judge import CrossCheck, Target
+    from trio_echo.rehearsal.route import Listener, Route
+    from trio_echo.rehearsal.shift import Step
     from trio_echo.server import ServerConfig
 
 __all__ = ["parse_container", "rehearse"]
 
 _UNMEASURED = 4
+_INTERRUPTED = 130
+_LOST = 1
 _BUILT_IN = "one=80,two=20"
 _MOST_WEIGHT = 2**31 - 1
 
@@ -120,50 +130,174 @@ def rehearse(
             tls=tls,
         )
 
-    loaded = load()
-    script = Script(
-        load=load,
-        configure=configure,
-        sets=_parse_shift(shift, loaded.route) if shift else (),
-        hold=hold,
-        files=Files(json, junit, svg),
-    )
+    plan = load()
+    sets = _parse_shift(shift, plan.route) if shift else ()
+    files = Files(json, junit, svg)
     # Whatever cannot work is refused before anything starts.
-    for course in courses(loaded.route):
-        configure(target="127.0.0.1:1", expect=loaded.route.shares(course.chain))
+    found = targets(plan.route)
+    for target in found:
+        configure(target="127.0.0.1:1", expect=plan.route.shares(target.chain))
     chosen = {"expect": expect, "json": json, "junit": junit}
     chosen |= {} if shift else {"svg": svg}
     for name, value in chosen.items():
         if value and shift:
             raise ConfigError(name, "does not go with --shift, which judges several splits")
-        if value and len(courses(loaded.route)) > 1:
-            raise ConfigError(name, f"is for one route; choose it by --port: {_places(loaded)}")
+        if value and len(found) > 1:
+            raise ConfigError(name, f"is for one route; choose it by --port: {_places(plan)}")
     if print_envoy:
-        from trio_echo.rehearsal.by_hand import by_hand  # noqa: PLC0415 - PyYAML, an extra
+        from trio_echo.rehearsal.envoy import by_hand  # noqa: PLC0415 - PyYAML, an extra
 
-        write_out(by_hand(loaded.route))
+        write_out(by_hand(plan.route))
         return
     logs.configure(logs.LogFormat.CONSOLE, logs.LogLevel.WARNING)
+    command = _Command(plan, files)
     try:
-        code = trio.run(Performance(script, loaded).run)
+        code = trio.run(command.run, plan, configure, sets, load if hold else None)
     except RehearsalError as error:
-        print(f"trio-echo: {error}", file=sys.stderr)
+        for line in f"trio-echo: {error}".splitlines():
+            print(visible(line), file=sys.stderr)
         code = _UNMEASURED
     raise typer.Exit(code)
 
 
-def _loader(
-    manifests: Sequence[str], weights: str | None, port: int | None
-) -> Callable[[], Loaded]:
+class _Command(Events):
+    """Prints what happens in a run, and obeys signals."""
+
+    def __init__(self, plan: Plan, files: Files) -> None:
+        self._several = len(targets(plan.route)) > 1
+        self._files = files
+        self._aside = Words(stderr=True)
+        self._tally: Tally | None = None
+        self._live: trio.Nursery | None = None
+        self._interrupted = False
+        self._holding = False
+        self._code = 0
+
+    async def run(
+        self,
+        plan: Plan,
+        configure: Callable[..., ProbeConfig],
+        sets: Sequence[Sequence[int]],
+        reload: Callable[[], Plan] | None,
+    ) -> int:
+        """Run the plan; return the exit code."""
+        signalled = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        with one_error(), signalled as signals:
+            async with trio.open_nursery() as nursery:
+                self._live = nursery
+                nursery.start_soon(self._obey, signals, nursery.cancel_scope)
+                await run(plan, configure, sets=sets, reload=reload, events=self)
+                nursery.cancel_scope.cancel()
+        return _INTERRUPTED if self._interrupted else self._code
+
+    async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        """Stop the probe at the first signal and print what it has; end all at the next.
+
+        A route that is held has its verdict: there a signal is the end that
+        the user meant.
+        """
+        async for _ in signals:
+            if self._tally is None or self._interrupted:
+                scope.cancel()
+            else:
+                self._tally.stop()
+            self._interrupted = not self._holding
+
+    def noted(self, notice: str) -> None:
+        self._say(f"note: {notice}")
+
+    def up(self, listener: Listener, port: int) -> None:
+        instead = f", as {listener.port} is not free" if port != listener.port else ""
+        self._say(f"{listener.name}: Envoy on 127.0.0.1:{port}{instead}")
+
+    def probing(self, tally: Tally) -> None:
+        assert self._live is not None  # noqa: S101 - `run` has set it
+        self._tally = tally
+        self._live.start_soon(self._follow, tally)
+
+    async def _follow(self, tally: Tally) -> None:
+        """Show a tally until its probe has ended."""
+        with trio.CancelScope() as self._showing:
+            await follow(tally)
+
+    def _ended(self) -> None:
+        """The probe has ended: its tally is shown no longer."""
+        self._tally = None
+        self._showing.cancel()
+
+    def judged(self, target: Target, report: Report, check: CrossCheck) -> None:
+        self._ended()
+        if self._several:
+            name = f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
+            self._print(f"\n{target.listener.name}{name}")
+        self._code = max(self._code, publish(report, self._files))
+        self._print(str(check))
+
+    def shifting(self, shares: Mapping[str, float]) -> None:
+        self._print(f"shift to {_in_words(shares)}")
+
+    def stepped(self, step: Step) -> None:
+        self._ended()
+        headline = str(step.report).partition("\n")[0]
+        self._print(f"{headline}\n{step.check}")
+        self._code = max(self._code, exit_code(step.report))
+
+    def holding(self, target: Target, port: int) -> None:
+        self._holding = True
+        if target.server_name is None:
+            self._print(f"holding; try: echo world | nc -N 127.0.0.1 {port}")
+        else:
+            ask = f"openssl s_client -quiet -connect 127.0.0.1:{port}"
+            self._print(f"holding; try: {ask} -servername {target.server_name}")
+
+    def accepted(self, counts: Mapping[str, int]) -> None:
+        self._say(f"since the last shift: {_in_words(counts)}")
+
+    def shifted(self, target: Target, shares: Mapping[str, float]) -> None:
+        self._print(f"shifted {target.listener.name}: {_in_words(shares)}")
+
+    def refused(self, error: TrioEchoError) -> None:
+        self._say(f"not taken, the last good route stays: {error}")
+
+    def finished(self, result: Result) -> None:
+        """Print and draw the walk."""
+        if result.walk is None:
+            return
+        self._print(str(result.walk))
+        self._code = max(self._code, _LOST if result.walk.lost else 0)
+        if self._files.svg is not None:
+            try:
+                self._files.svg.write_text(walk_to_svg(result.walk), encoding="utf-8")
+            except OSError as error:
+                raise ConfigError("svg", f"cannot write: {error.strerror}") from None
+
+    def _print(self, text: str) -> None:
+        """Print what is a result, at once also where it goes into a pipe."""
+        for line in text.split("\n"):
+            self._files.words.print(visible(line), soft_wrap=True)
+        self._files.words.file.flush()
+
+    def _say(self, text: str) -> None:
+        """Print what happens, beside the results."""
+        for line in text.split("\n"):
+            self._aside.print(visible(line), soft_wrap=True)
+
+
+def _in_words(numbers: Mapping[str, float]) -> str:
+    """Names with their numbers, in a row."""
+    return ", ".join(f"{name} {number:g}" for name, number in numbers.items())
+
+
+def _loader(manifests: Sequence[str], weights: str | None, port: int | None) -> Callable[[], Plan]:
     """What reads the route, now and after each edit."""
     if not manifests:
         route = built_in(_parse_weights(weights or _BUILT_IN))
-        return partial(_only, Loaded(route, (), ()), port)
+        return partial(_only, Plan(route), port)
     if weights is not None:
         raise ConfigError("weights", "are for the built-in route; the manifests have their own")
     standard_input = sys.stdin.read() if "-" in manifests else ""
 
-    def load() -> Loaded:
+    def load() -> Plan:
         try:
             from trio_echo.rehearsal.kustomize import read_manifests  # noqa: PLC0415 - an extra
             from trio_echo.rehearsal.plan import make_plan  # noqa: PLC0415 - an extra
@@ -174,7 +308,7 @@ def _loader(
             ) from None
         found = read_manifests(manifests, standard_input)
         plan = make_plan(found.documents, parse_container)
-        return _only(Loaded(plan.route, plan.notices, tuple(found.files)), port)
+        return _only(replace(plan, files=frozenset(found.files)), port)
 
     return load
 
@@ -193,17 +327,17 @@ def parse_container(arguments: Sequence[str], environment: Mapping[str, str]) ->
         raise TrioEchoError(error.format_message()) from None
 
 
-def _only(loaded: Loaded, port: int | None) -> Loaded:
+def _only(plan: Plan, port: int | None) -> Plan:
     """Only what listens on a port; everything where none is given."""
-    listeners = tuple(each for each in loaded.route.listeners if port in {None, each.port})
+    listeners = tuple(each for each in plan.route.listeners if port in {None, each.port})
     if not listeners:
-        raise ConfigError("port", f"nothing listens on {port}; what listens: {_places(loaded)}")
-    return replace(loaded, route=replace(loaded.route, listeners=listeners))
+        raise ConfigError("port", f"nothing listens on {port}; what listens: {_places(plan)}")
+    return replace(plan, route=replace(plan.route, listeners=listeners))
 
 
-def _places(loaded: Loaded) -> str:
+def _places(plan: Plan) -> str:
     """The listeners with their ports."""
-    return ", ".join(f"{each.port} ({each.name})" for each in loaded.route.listeners)
+    return ", ".join(f"{each.port} ({each.name})" for each in plan.route.listeners)
 
 
 def _parse_weights(text: str) -> dict[str, int]:
@@ -226,7 +360,7 @@ def _parse_shift(text: str, route: Route) -> tuple[tuple[int, ...], ...]:
     Raises:
         ConfigError: it is of another form, or the route has not one split.
     """
-    found = courses(route)
+    found = targets(route)
     if len(found) != 1 or found[0].server_name is not None:
         places = ", ".join(f"{each.listener.port} ({each.listener.name})" for each in found)
         raise ConfigError("shift", f"walks one route without TLS; choose it by --port: {places}")

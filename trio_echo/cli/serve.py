@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import resource
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,7 @@ from trio_echo.server import Server, ServerConfig, TLSConfig
 from trio_echo.server import serve as run_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
 __all__ = ["parse", "serve"]
 
@@ -146,24 +145,33 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerCon
         ConfigError: a value cannot work.
         typer.TyperException: the words cannot be understood.
     """
-    app = typer.Typer(add_completion=False)
-    app.command()(settings)
-    with _environment(environment):
-        said: Settings = typer.main.get_command(app).main(list(arguments), standalone_mode=False)
+    command, variables = _parser()
+    # Values from the environment rank below options, as defaults do.
+    defaults: dict[str, str | list[str]] = {
+        name: environment[variable].split() if name in _REPEATED else environment[variable]
+        for name, variable in variables.items()
+        if environment.get(variable)
+    }
+    said: Settings = command.main(list(arguments), standalone_mode=False, default_map=defaults)
     return said.config
 
 
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Put variables in the place of this process's environment for a while."""
-    own = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(own)
+_REPEATED = {"host"}
+"""Options that take several values, which stand in one variable with blanks between."""
+
+
+@functools.cache
+def _parser() -> tuple[Any, Mapping[str, str]]:
+    """The command line alone, deaf to this process's environment, and its variables by name."""
+    app = typer.Typer(add_completion=False)
+    app.command()(settings)
+    command = typer.main.get_command(app)
+    variables: dict[str, str] = {}
+    for each in command.params:
+        if each.envvar:
+            variables[str(each.name)] = str(each.envvar)
+            each.envvar = None
+    return command, variables
 
 
 def _ports(field: str, text: str) -> list[int]:

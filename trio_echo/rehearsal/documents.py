@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import msgspec
 import yaml
 
-from trio_echo.rehearsal.errors import ManifestError
+from trio_echo.errors import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

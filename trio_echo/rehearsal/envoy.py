@@ -7,26 +7,22 @@ file-based discovery), so that a route can change while connections are open.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from trio_echo.rehearsal.route import Endpoint, manifest_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from trio_echo.rehearsal.route import (
-        Chain,
-        Destination,
-        Endpoint,
-        Listener,
-        Outlier,
-        Policy,
-        Route,
-    )
+    from trio_echo.rehearsal.route import Chain, Destination, Listener, Outlier, Policy, Route
 
 __all__ = [
     "Addresses",
     "Json",
     "Ports",
     "bootstrap",
+    "by_hand",
     "clusters",
     "discovery",
     "listeners",
@@ -43,6 +39,7 @@ _LISTENER = f"{_TYPES}config.listener.v3.Listener"
 _TCP_PROXY = f"{_TYPES}extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _TLS_INSPECTOR = f"{_TYPES}extensions.filters.listener.tls_inspector.v3.TlsInspector"
 _UNLIMITED = 2**32 - 1
+_FIRST_PORT = 20_001
 
 
 def bootstrap(listeners_file: str, clusters_file: str) -> Json:
@@ -261,3 +258,32 @@ def _duration(seconds: float) -> str:
 def _optional_duration(seconds: float | None) -> str | None:
     """The same for a value that may be absent."""
     return None if seconds is None else _duration(seconds)
+
+
+def by_hand(route: Route) -> str:
+    """One YAML file for ``envoy -c``, headed by the backends to start before it.
+
+    Listeners have the manifest's ports; each endpoint has a port of its own,
+    counted from 20001, as all run on one machine.
+    """
+    addresses: dict[Endpoint, tuple[str, int]] = {}
+    heading = ["# Start the backends, then: envoy -c FILE"]
+    for backend in route.backends:
+        config = backend.config
+        for replica in range(backend.replicas):
+            ports: list[str] = []
+            for port in manifest_ports(config):
+                number = _FIRST_PORT + len(addresses)
+                addresses[Endpoint(backend.name, replica, port)] = ("127.0.0.1", number)
+                ports.append(str(number))
+            plain, secure = ports[: len(config.ports)], ports[len(config.ports) :]
+            command = ["trio-echo", "serve", ",".join(plain), config.prefix]
+            if config.tls is not None:
+                command += ["--tls-ports", ",".join(secure), "--tls-cert", str(config.tls.cert)]
+                command += ["--tls-key", str(config.tls.key)] if config.tls.key else []
+            heading.append(f"# {shlex.join(command)}  # {backend.name}, replica {replica + 1}")
+    ports_of = {listener.name: listener.port for listener in route.listeners}
+    import yaml  # noqa: PLC0415 - an extra
+
+    content = static(route, addresses, ports_of)
+    return "\n".join([*heading, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)])

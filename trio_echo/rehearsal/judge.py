@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import trio
 
 from trio_echo.prober import ProbeTLS, Verdict, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from trio_echo.prober import ProbeConfig, Report, Tally
     from trio_echo.rehearsal.route import Chain, Listener, Route
-    from trio_echo.rehearsal.stage import Stage
+    from trio_echo.rehearsal.testbed import Testbed
 
-__all__ = ["Course", "CrossCheck", "Row", "courses", "judge"]
+__all__ = ["Configure", "CrossCheck", "Row", "Target", "judge", "targets"]
 
 _SETTLE = 2.0
 _POLL = 0.02
@@ -29,7 +29,7 @@ _DISAGREE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Target:
     """What one probe takes: a listener, and a server name where that decides.
 
     Attributes:
@@ -96,17 +96,12 @@ class CrossCheck:
         return f"cross-check: the counts {verdict} ({counts}{unanswered})"
 
 
-class Configure(Protocol):
-    """Makes the configuration of one probe."""
-
-    def __call__(
-        self, *, target: str, expect: Mapping[str, float], tls: ProbeTLS | None
-    ) -> ProbeConfig:
-        """The configuration for a target."""
+Configure: TypeAlias = "Callable[..., ProbeConfig]"
+"""Makes the configuration of one probe from the keywords target, expect and tls."""
 
 
 class Beside(Protocol):
-    """Clients that use the stage beside the probe, and count what they do.
+    """Clients that use the testbed beside the probe, and count what they do.
 
     Attributes:
         answered: their connections that were answered, by prefix.
@@ -119,31 +114,31 @@ class Beside(Protocol):
     quiet: trio.Lock
 
 
-def courses(route: Route) -> list[Course]:
+def targets(route: Route) -> list[Target]:
     """All that is to be probed: every chain of every listener."""
     return [
-        Course(listener=listener, chain=chain, server_name=_server_name(route, chain))
+        Target(listener=listener, chain=chain, server_name=_server_name(route, chain))
         for listener in route.listeners
         for chain in listener.chains
     ]
 
 
 async def judge(
-    stage: Stage,
-    course: Course,
+    testbed: Testbed,
+    target: Target,
     configure: Configure,
     *,
     watch: Callable[[Tally], object] | None = None,
     beside: Beside | None = None,
 ) -> tuple[Report, CrossCheck]:
-    """Probe one course and check the counts.
+    """Probe one target and check the counts.
 
     Where they disagree, somebody's count is wrong, and the verdict may be: the
     report then says that nothing could be measured, in words and in each file.
 
     Args:
-        stage: what is up.
-        course: one of the `courses` of its route.
+        testbed: what is up.
+        target: one of the `targets` of its route.
         configure: makes the probe's configuration.
         watch: as for `trio_echo.probe`.
         beside: other clients, whose connections are counted in.
@@ -152,20 +147,20 @@ async def judge(
         RehearsalError: Envoy does not tell its counts.
     """
     tls = None
-    if course.server_name is not None:
-        authority = stage.authority.path if stage.authority else None
-        tls = ProbeTLS(ca=authority, server_name=course.server_name)
+    if target.server_name is not None:
+        authority = testbed.authority.path if testbed.authority else None
+        tls = ProbeTLS(ca=authority, server_name=target.server_name)
     config = configure(
-        target=f"127.0.0.1:{stage.ports[course.listener.name]}",
-        expect=stage.route.shares(course.chain),
+        target=f"127.0.0.1:{testbed.ports[target.listener.name]}",
+        expect=testbed.route.shares(target.chain),
         tls=tls,
     )
     quiet = beside.quiet if beside else trio.Lock()
     async with quiet:
-        before = await _counts(stage, beside)
+        before = await _counts(testbed, beside)
     report = await probe(config, watch=watch)
     async with quiet:
-        check = await _settled(stage, beside, report, before)
+        check = await _settled(testbed, beside, report, before)
     if not (check.agrees or report.interrupted):
         notices = [*report.notices, _DISAGREE]
         report = replace(report, verdict=Verdict.UNMEASURED, notices=notices)
@@ -173,7 +168,7 @@ async def judge(
 
 
 async def _settled(
-    stage: Stage, beside: Beside | None, report: Report, before: _Counts
+    testbed: Testbed, beside: Beside | None, report: Report, before: _Counts
 ) -> CrossCheck:
     """Compare the counts once nothing is on its way any more.
 
@@ -181,9 +176,9 @@ async def _settled(
     """
     deadline = trio.current_time() + _SETTLE
     while True:
-        now = await _counts(stage, beside)
+        now = await _counts(testbed, beside)
         check = compare(
-            stage.route,
+            testbed.route,
             report.counts + Counter(report.late) + (now.answered - before.answered),
             report.launched + report.contacts + now.launched - before.launched,
             accepted=now.accepted - before.accepted,
@@ -210,11 +205,11 @@ class _Counts(NamedTuple):
     launched: int
 
 
-async def _counts(stage: Stage, beside: Beside | None) -> _Counts:
+async def _counts(testbed: Testbed, beside: Beside | None) -> _Counts:
     """Take the counts."""
     return _Counts(
-        Counter(await stage.dialled()),
-        Counter(stage.accepted()),
+        Counter(await testbed.dialled()),
+        Counter(testbed.accepted()),
         Counter(beside.answered if beside else ()),
         beside.launched if beside else 0,
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.documents import parse
-from trio_echo.rehearsal.errors import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

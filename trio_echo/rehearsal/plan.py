@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trio_echo.rehearsal.errors import ManifestError
+from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.istio import istio_listeners
-from trio_echo.rehearsal.route import Route
+from trio_echo.rehearsal.route import Plan, Route
 from trio_echo.rehearsal.workloads import read_workloads
-from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trio_echo.rehearsal.containers import ParseServe
     from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.workloads import ParseServe
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["make_plan"]
 
 _ISTIO = {"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}
 _GATEWAY_API = "gateway.networking.k8s.io"
@@ -36,19 +34,6 @@ _VERSIONS = {
     ("apps", "Deployment"): {"apps/v1"},
     ("", "Service"): {"v1"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is rehearsed.
-
-    Attributes:
-        route: the listeners, weights and backends.
-        notices: what the documents say that is not carried out, a line each.
-    """
-
-    route: Route
-    notices: tuple[str, ...]
 
 
 class _Notes:
@@ -120,7 +105,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe) -> Plan:
     backends = {each.backend.name: each.backend for each in workloads.deployments}
     route = Route(listeners=tuple(listeners), backends=tuple(backends.values()))
     notices = (*notes.lines(), *_alike(route), *_certificates(route))
-    return Plan(route, tuple(map(visible, notices)))
+    return Plan(route, notices)
 
 
 def _gathered(fields: Sequence[str]) -> str:

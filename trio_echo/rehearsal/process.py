@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import h11
 import trio
 
-from trio_echo.rehearsal.errors import RehearsalError
+from trio_echo.errors import RehearsalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

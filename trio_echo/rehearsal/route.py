@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from trio_echo.server import ServerConfig
+from trio_echo.server.config import ServerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 __all__ = [
     "Backend",
@@ -24,6 +25,7 @@ __all__ = [
     "Keepalive",
     "Listener",
     "Outlier",
+    "Plan",
     "Policy",
     "Route",
     "built_in",
@@ -226,6 +228,21 @@ class Route:
                 part = Fraction(destination.weight * count, len(destination.endpoints))
                 exact[prefix] = exact.get(prefix, Fraction()) + part
         return {prefix: float(share) for prefix, share in exact.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is rehearsed.
+
+    Attributes:
+        route: the listeners, weights and backends.
+        notices: what the documents say that is not carried out, a line each.
+        files: every file and folder that it was read from.
+    """
+
+    route: Route
+    notices: tuple[str, ...] = ()
+    files: frozenset[Path] = frozenset()
 
 
 def manifest_ports(config: ServerConfig) -> list[int]:

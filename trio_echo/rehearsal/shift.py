@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from trio_echo.prober.svg import COLOURS, Canvas, steps
+from trio_echo.prober.words import percent
 from trio_echo.rehearsal.judge import judge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from trio_echo.prober import Report, Tally
-    from trio_echo.rehearsal.judge import Configure, Course, CrossCheck
+    from trio_echo.rehearsal.judge import Configure, CrossCheck, Target
     from trio_echo.rehearsal.route import Route
-    from trio_echo.rehearsal.stage import Stage
+    from trio_echo.rehearsal.testbed import Testbed
 
-__all__ = ["Sample", "Step", "Walk", "walking"]
+__all__ = ["Sample", "Step", "Walk", "walk_to_svg", "walking"]
 
 _SAMPLE = 0.05
 """Seconds between two looks at the counts, for the picture."""
@@ -76,14 +78,14 @@ class Walk:
         lost: connections that failed, of the probe or of these clients.
     """
 
-    def __init__(self, stage: Stage, course: Course, configure: Configure) -> None:
+    def __init__(self, testbed: Testbed, target: Target, configure: Configure) -> None:
         """Prepare a walk; see `walking`."""
         self.steps: list[Step] = []
         self.samples: list[Sample] = []
-        self._stage = stage
-        self._course = course
+        self._testbed = testbed
+        self._target = target
         self._configure = configure
-        self._clients = _Clients(stage.ports[course.listener.name])
+        self._clients = _Clients(testbed.ports[target.listener.name])
         self._tallies: list[Tally] = []
         self._began = trio.current_time()
 
@@ -109,10 +111,10 @@ class Walk:
         )
 
     async def step(self, weights: Sequence[int], watch: Callable[[Tally], object]) -> Step:
-        """Put weights on stage and judge them.
+        """Put weights up and judge them.
 
         Args:
-            weights: in the order of the course's destinations.
+            weights: in the order of the target's destinations.
             watch: as for `trio_echo.probe`.
         """
 
@@ -120,13 +122,13 @@ class Walk:
             self._tallies.append(tally)
             watch(tally)
 
-        stage = self._stage
-        await stage.change(_with_weights(stage.route, self._course, weights))
+        testbed = self._testbed
+        await testbed.change(_with_weights(testbed.route, self._target, weights))
         began = self._now()
         await self._clients.keep(_KEPT)
-        course = replace(self._course, chain=self._course.chain.weighted(weights))
+        target = replace(self._target, chain=self._target.chain.weighted(weights))
         report, check = await judge(
-            stage, course, self._configure, watch=seen, beside=self._clients
+            testbed, target, self._configure, watch=seen, beside=self._clients
         )
         step = Step(
             weights=report.expect, began=began, ended=self._now(), report=report, check=check
@@ -164,7 +166,7 @@ class Walk:
 
 
 @asynccontextmanager
-async def walking(stage: Stage, course: Course, configure: Configure) -> AsyncIterator[Walk]:
+async def walking(testbed: Testbed, target: Target, configure: Configure) -> AsyncIterator[Walk]:
     """Walk a route through several weights: each `Walk.step` in the block is one.
 
     Meanwhile one client opens a connection after the other without a pause at
@@ -172,11 +174,11 @@ async def walking(stage: Stage, course: Course, configure: Configure) -> AsyncIt
     must be with their backend still when the block ends.
 
     Args:
-        stage: what is up.
-        course: the part of its route to walk; it must be without TLS.
+        testbed: what is up.
+        target: the part of its route to walk; it must be without TLS.
         configure: makes a probe's configuration.
     """
-    walk = Walk(stage, course, configure)
+    walk = Walk(testbed, target, configure)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(walk.run)
@@ -187,17 +189,17 @@ async def walking(stage: Stage, course: Course, configure: Configure) -> AsyncIt
         walk.close()
 
 
-def _with_weights(route: Route, course: Course, weights: Sequence[int]) -> Route:
-    """The route with other weights in one course, in the order of its destinations."""
+def _with_weights(route: Route, target: Target, weights: Sequence[int]) -> Route:
+    """The route with other weights in one target, in the order of its destinations."""
     listeners = tuple(
         replace(
             each,
             chains=tuple(
-                chain.weighted(weights) if chain.sni == course.chain.sni else chain
+                chain.weighted(weights) if chain.sni == target.chain.sni else chain
                 for chain in each.chains
             ),
         )
-        if each.name == course.listener.name
+        if each.name == target.listener.name
         else each
         for each in route.listeners
     )
@@ -292,3 +294,138 @@ async def _exchange(stream: trio.SocketStream) -> str | None:
                 return None
             answer += more
     return answer.removesuffix(b" ?\n").decode(errors="replace")
+
+
+_WIDTH = 860.0
+_LEFT, _RIGHT = 70.0, 830.0
+_TOP, _HEIGHT = 100.0, 260.0
+_WINDOW = 40
+"""Connections behind each point of a line: fewer would be noise, more would hide
+how fast the traffic moves."""
+
+_COLUMNS = 6
+"""Steps side by side in the table."""
+
+_ROWS = 6
+"""Backends in the table; the report in words has them all."""
+
+_STYLES = {"PASS": "pass", "FAIL": "fail"}
+
+
+def walk_to_svg(walk: Walk) -> str:
+    """Draw the walk. Text in it is escaped, and it loads nothing from anywhere."""
+    verdicts = [str(step.report.verdict or "no verdict") for step in walk.steps]
+    title = f"Traffic shifted in {len(walk.steps)} steps: {', '.join(verdicts)}"
+    canvas = Canvas(_WIDTH, title, str(walk))
+    style = "pass" if set(verdicts) == {"PASS"} and not walk.lost else "fail"
+    canvas.text(30, 38, title, f"head {style}")
+    canvas.text(30, 62, str(walk), "muted")
+    names = list(dict.fromkeys(name for step in walk.steps for name in step.weights))
+    end = _Plot(canvas, walk, names).draw()
+    return canvas.finish(end + 22)
+
+
+class _Plot:
+    """The shares over time."""
+
+    def __init__(self, canvas: Canvas, walk: Walk, names: list[str]) -> None:
+        self._canvas = canvas
+        self._walk = walk
+        self._names = names
+        self._last = max(step.ended for step in walk.steps)
+
+    def draw(self) -> float:
+        """Draw scales, steps, lines, table and legend. Returns where that ends."""
+        canvas = self._canvas
+        for tick in steps(0, 1, 6):
+            y = self._y(tick)
+            canvas.line(_LEFT, y, _RIGHT, y, "hair s-grid")
+            canvas.text(_LEFT - 8, y + 4, f"{100 * tick:.0f} %", "small muted", "end")
+        bottom = _TOP + _HEIGHT
+        for tick in steps(0, self._last, 10):
+            canvas.text(self._x(tick), bottom + 16, f"{tick:g} s", "small muted", "middle")
+        for number, step in enumerate(self._walk.steps, start=1):
+            self._draw_step(number, step)
+        for number, name in enumerate(self._names):
+            points = [(self._x(time), self._y(share)) for time, share in self._shares(name)]
+            if points:
+                canvas.path(points, f"line s-{_colour(number)}")
+        end = self._draw_table(bottom + 44)
+        self._draw_legend(end + 12)
+        return end + 12
+
+    def _draw_step(self, number: int, step: Step) -> None:
+        """What was expected while a step lasted."""
+        canvas = self._canvas
+        left, right = self._x(step.began), self._x(step.ended)
+        canvas.line(left, _TOP - 8, left, _TOP + _HEIGHT, "hair dash s-muted")
+        canvas.text(left + 4, _TOP - 4, str(number), "small muted")
+        for place, name in enumerate(self._names):
+            low, high = step.report.split.tolerance(name)
+            colour = _colour(place)
+            height = self._y(low) - self._y(high)
+            canvas.rect(left, self._y(high), right - left, height, f"{colour} faint")
+            expected = self._y(step.report.split.shares[name])
+            canvas.line(left, expected, right, expected, f"hair dash s-{colour}")
+
+    def _draw_table(self, y: float) -> float:
+        """Each step's verdict and shares, in columns. Returns where that ends."""
+        canvas = self._canvas
+        width = (_RIGHT - _LEFT) / min(len(self._walk.steps), _COLUMNS)
+        height = 24 + 15 * min(len(self._names), _ROWS)
+        for number, step in enumerate(self._walk.steps):
+            row, column = divmod(number, _COLUMNS)
+            x, top = _LEFT + column * width, y + row * height
+            verdict = str(step.report.verdict or "no verdict")
+            words = f"{number + 1}: {verdict} after {step.report.connections}"
+            canvas.text(x, top, words, f"small {_STYLES.get(verdict, 'open')}")
+            for line, backend in enumerate(step.report.backends[:_ROWS]):
+                colour = (
+                    _colour(self._names.index(backend.name))
+                    if backend.name in self._names
+                    else "muted"
+                )
+                words = f"{backend.name[:12]} {percent(backend.share)}"
+                canvas.text(x, top + 15 * (line + 1), words, f"small {colour}")
+        rows = -(-len(self._walk.steps) // _COLUMNS)
+        return y + rows * height
+
+    def _draw_legend(self, y: float) -> None:
+        """Which line is whose."""
+        x = _LEFT
+        for number, name in enumerate(self._names[:COLOURS]):
+            self._canvas.line(x, y - 4, x + 18, y - 4, f"line s-{_colour(number)}")
+            self._canvas.text(x + 24, y, name[:16])
+            x += 24 + 8 * len(name[:16]) + 28
+        note = f"line: share of {_WINDOW} connections at a time · band: tolerance"
+        self._canvas.text(_RIGHT, y, note, "small muted", "end")
+
+    def _shares(self, name: str) -> Iterator[tuple[float, float]]:
+        """The share of a backend at moments, each over a window of connections."""
+        samples = self._walk.samples
+        first = 0
+        for sample in samples:
+            while first + 1 < len(samples) and _answered(samples[first + 1], sample) >= _WINDOW:
+                first += 1
+            answered = _answered(samples[first], sample)
+            if answered >= _WINDOW:
+                earlier = samples[first].counts.get(name, 0)
+                yield sample.time, (sample.counts.get(name, 0) - earlier) / answered
+
+    def _x(self, time: float) -> float:
+        """Where a moment is."""
+        return _LEFT + min(time, self._last) / self._last * (_RIGHT - _LEFT)
+
+    def _y(self, share: float) -> float:
+        """Where a share is."""
+        return _TOP + (1 - share) * _HEIGHT
+
+
+def _answered(earlier: Sample, later: Sample) -> int:
+    """Connections that were answered between two moments."""
+    return sum(later.counts.values()) - sum(earlier.counts.values())
+
+
+def _colour(number: int) -> str:
+    """The colour of a backend."""
+    return f"c{min(number, COLOURS)}"

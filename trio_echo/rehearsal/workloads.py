@@ -1,24 +1,213 @@
-"""Deployments and Services -> backends, and the way from a host name to endpoints. Pure."""
+"""Workloads and Services -> backends, and the way from a host name to endpoints. Pure.
+
+The command line of ``serve`` in a container is read by its own parser, which is handed in.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from trio_echo.rehearsal.containers import server_config
-from trio_echo.rehearsal.kubernetes_documents import Deployment, ServiceDocument
+import msgspec
+
+from trio_echo.errors import TrioEchoError
+from trio_echo.rehearsal.documents import Lenient, Metadata
 from trio_echo.rehearsal.route import Backend, manifest_ports
+from trio_echo.server.config import ServerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
 
-    from trio_echo.rehearsal.containers import ParseServe
+    from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.documents import Document
-    from trio_echo.rehearsal.errors import ManifestError
-    from trio_echo.rehearsal.kubernetes_documents import ServicePort
     from trio_echo.rehearsal.route import Endpoint
 
-__all__ = ["Service", "Workload", "Workloads", "read_workloads"]
+__all__ = ["ParseServe", "Service", "Workload", "Workloads", "read_workloads"]
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+
+
+class Variable(Lenient):
+    """One environment variable; a value from elsewhere is not known here."""
+
+    noted: ClassVar[frozenset[str]] = frozenset({"value_from"})
+    name: str
+    value: str | None = None
+    value_from: Any = None
+
+
+class ContainerPort(Lenient):
+    """A port of a container, which a Service may name."""
+
+    container_port: int
+    name: str | None = None
+    protocol: str = "TCP"
+
+
+class Container(Lenient):
+    """What runs in a pod."""
+
+    name: str
+    image: str = ""
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[Variable] | None = None
+    ports: list[ContainerPort] | None = None
+
+
+class PodSpec(Lenient):
+    """What runs in a pod."""
+
+    containers: list[Container]
+
+
+class PodMetadata(Lenient):
+    """The labels of a pod."""
+
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    name: str | None = None
+
+
+class Template(Lenient):
+    """What each pod of a Deployment is made from."""
+
+    spec: PodSpec
+    metadata: PodMetadata = msgspec.field(default_factory=PodMetadata)
+
+
+class Selector(Lenient):
+    """Which pods are a Deployment's own."""
+
+    match_labels: dict[str, str] | None = None
+
+
+class DeploymentSpec(Lenient):
+    """Pods, and how many."""
+
+    template: Template
+    selector: Selector = msgspec.field(default_factory=Selector)
+    replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
+
+
+class Deployment(Lenient):
+    """The whole document."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: DeploymentSpec
+
+
+class ServicePort(Lenient):
+    """One port of a Service, and the port of the pods behind it."""
+
+    noted: ClassVar[frozenset[str]] = frozenset({"node_port"})
+    port: Port
+    name: str | None = None
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+    target_port: Port | str | None = None
+    node_port: int | None = None
+
+
+class ServiceSpec(Lenient):
+    """Ports, and the pods behind them."""
+
+    ports: list[ServicePort] | None = None
+    selector: dict[str, str] | None = None
+
+
+class ServiceDocument(Lenient):
+    """The whole document."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: ServiceSpec
+
+
+ParseServe: TypeAlias = Callable[[Sequence[str], Mapping[str, str]], ServerConfig]
+"""The arguments after ``serve`` and the environment -> the configuration."""
+
+_IMAGES = {"trio-echo", "tcp-echo-server"}
+_ENTRY_POINTS = (
+    ("trio-echo", "serve"),
+    ("python", "-m", "trio_echo", "serve"),
+    ("python3", "-m", "trio_echo", "serve"),
+    ("tcp-echo",),
+    ("tcp-echo-server",),
+)
+_DEFAULT_ARGUMENTS = ("9000", "hello")
+_REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+
+
+def server_config(
+    container: Container, document: Document, path: str, parse: ParseServe
+) -> ServerConfig | None:
+    """What the container's server is told; None if it is no echo server of ours.
+
+    Args:
+        container: from the pod template at `path` of `document`.
+        document: for complaints.
+        path: the container's path in the document.
+        parse: reads the command line of ``serve``.
+
+    Raises:
+        ManifestError: it runs ``serve`` with arguments that cannot work, or
+            that are not known here.
+    """
+    environment = {each.name: each.value or "" for each in container.env or ()}
+    command = [_expand(part, environment) for part in container.command or ()]
+    arguments = [_expand(part, environment) for part in container.args or ()]
+    if command:
+        given = _after_entry_point(command)
+        if given is None:
+            return None
+        arguments = given + arguments
+    elif _image_name(container.image) not in _IMAGES:
+        return None
+    elif container.args is None:
+        arguments = list(_DEFAULT_ARGUMENTS)
+    for index, variable in enumerate(container.env or ()):
+        if variable.value_from is not None and variable.name.startswith("TRIO_ECHO_"):
+            raise document.error(
+                f"{path}.env[{index}].valueFrom",
+                f"{variable.name} comes from the cluster, which is not known here;"
+                " give its value in the manifest",
+            )
+    try:
+        config = parse(arguments, environment)
+    except TrioEchoError as error:
+        raise document.error(f"{path}.args", str(error)) from error
+    every = manifest_ports(config)
+    if 0 in every or len(set(every)) != len(every):
+        raise document.error(f"{path}.args", "a Service needs ports that are given, and differ")
+    return config
+
+
+def _after_entry_point(command: list[str]) -> list[str] | None:
+    """The arguments in a command that starts the server; None if it does not."""
+    plain = (command[0].rpartition("/")[2], *command[1:])
+    for entry in _ENTRY_POINTS:
+        if plain[: len(entry)] == entry:
+            return command[len(entry) :]
+    return None
+
+
+def _image_name(image: str) -> str:
+    """The last part of an image's name, without tag and digest."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+
+def _expand(text: str, environment: Mapping[str, str]) -> str:
+    """Put environment variables in, as Kubernetes does: ``$(NAME)``, ``$$`` for a dollar."""
+    return _REFERENCE.sub(
+        lambda found: "$" if found[1] is None else environment.get(found[1], found[0]), text
+    )
+
 
 _MOST_REPLICAS = 50
 _DOMAIN = "svc.cluster.local"

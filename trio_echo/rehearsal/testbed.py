@@ -1,4 +1,4 @@
-"""The stage: a route's backends and an Envoy before them, on this machine's loopback.
+"""The testbed: a route's backends and an Envoy before them, on this machine's loopback.
 
 Everything runs in one nursery, and ends with it.
 """
@@ -9,41 +9,41 @@ import json
 import socket
 import tempfile
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from trio_echo.errors import RehearsalError, TrioEchoError
 from trio_echo.rehearsal import envoy
-from trio_echo.rehearsal.certificates import Authority
-from trio_echo.rehearsal.errors import RehearsalError, first_leaf, one_error
 from trio_echo.rehearsal.process import Envoy
 from trio_echo.rehearsal.route import Endpoint, manifest_ports
 from trio_echo.server import TLSConfig, serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from trio_echo.rehearsal.route import Destination, Listener, Route
     from trio_echo.server import Server, ServerConfig
 
-__all__ = ["Stage", "open_stage"]
+__all__ = ["Authority", "Testbed", "one_error", "open_testbed"]
 
 _HOST = "127.0.0.1"
 _MANAGERS = {"cluster": "cluster_manager.cds", "listener": "listener_manager.lds"}
 
 
 @asynccontextmanager
-async def open_stage(route: Route, binary: str) -> AsyncIterator[Stage]:
+async def open_testbed(route: Route, binary: str) -> AsyncIterator[Testbed]:
     """Run a route while the block lasts: its backends, and Envoy in front of them.
 
     One nursery holds all of it. Whatever ends the block, the backends'
     sockets, Envoy's process and the folder with its files are gone after it.
 
     Args:
-        route: what to put up; `Stage.change` replaces it later.
+        route: what to put up; `Testbed.change` replaces it later.
         binary: the path of Envoy.
 
     Raises:
@@ -51,10 +51,77 @@ async def open_stage(route: Route, binary: str) -> AsyncIterator[Stage]:
     """
     with one_error(), tempfile.TemporaryDirectory(prefix="trio-echo-") as folder:
         async with trio.open_nursery() as nursery:
-            stage = Stage(route, Envoy(binary, Path(folder)), Path(folder), nursery)
-            await stage.open()
-            yield stage
+            testbed = Testbed(route, Envoy(binary, Path(folder)), Path(folder), nursery)
+            await testbed.open()
+            yield testbed
             nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Raise the project's own error by itself where a group holds nothing else.
+
+    Nurseries wrap what their tasks raise. When one task failed for a known
+    reason and the others were cancelled for it, that reason is the message.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaves = list(_leaves(group))
+        known = [leaf for leaf in leaves if isinstance(leaf, TrioEchoError)]
+        if len(known) != len(leaves):
+            raise
+        raise known[0] from group
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """The first exception in a group that is no group, or `error` itself."""
+    return next(_leaves(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in nested groups that are no groups themselves."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+class Authority:
+    """A throw-away authority, good for as long as its folder is there.
+
+    Attributes:
+        path: PEM file with its certificate, for clients to trust.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Make an authority that keeps its files in `folder`.
+
+        Raises:
+            RehearsalError: what it is made with is not installed.
+        """
+        try:
+            import trustme  # noqa: PLC0415 - part of an extra, and slow to load
+        except ImportError:
+            raise RehearsalError(
+                "backends with TLS need certificates to rehearse with;"
+                " install what makes them with: pip install 'trio-echo[rehearse]'"
+            ) from None
+        self._authority = trustme.CA()
+        self._folder = folder
+        self.path = folder / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(self.path))
+
+    def certificate(self, names: Iterable[str]) -> Path:
+        """A PEM file with key and certificate for these server names."""
+        wanted = sorted({"localhost", *names})
+        path = self._folder / f"{sha256(' '.join(wanted).encode()).hexdigest()}.pem"
+        if not path.exists():
+            made = self._authority.issue_cert(*wanted)
+            path.touch(mode=0o600)
+            made.private_key_and_cert_chain_pem.write_to_path(str(path))
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +132,7 @@ class _Replica:
     server: Server
 
 
-class Stage:
+class Testbed:
     """A route that is up.
 
     Attributes:
@@ -77,7 +144,7 @@ class Stage:
     """
 
     def __init__(self, route: Route, process: Envoy, folder: Path, nursery: trio.Nursery) -> None:
-        """Prepare the stage; nothing runs before `open`."""
+        """Prepare the testbed; nothing runs before `open`."""
         self.route = route
         self.ports: dict[str, int] = {}
         self.envoy = process

@@ -1,4 +1,4 @@
-"""The stage: a real Envoy, real backends, and nothing left of them afterwards."""
+"""The testbed: a real Envoy, real backends, and nothing left of them afterwards."""
 
 from __future__ import annotations
 
@@ -16,23 +16,19 @@ import pytest
 import trio
 import trio.testing
 
-from trio_echo.rehearsal import (
-    RehearsalError,
-    Stage,
-    built_in,
-    envoy,
-    find_envoy,
-    open_stage,
-    process,
-)
-from trio_echo.rehearsal import stage as stage_module
-from trio_echo.rehearsal.certificates import Authority
+from trio_echo.errors import RehearsalError
+from trio_echo.rehearsal import envoy, process
+from trio_echo.rehearsal import testbed as testbed_module
+from trio_echo.rehearsal.process import find_envoy
+from trio_echo.rehearsal.route import built_in
+from trio_echo.rehearsal.testbed import Authority, open_testbed
 from trio_echo.server import ServerConfig, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_echo.rehearsal import Route
+    from trio_echo.rehearsal.route import Route
+    from trio_echo.rehearsal.testbed import Testbed
     from trio_echo.server import Server
 
 PORT = "built-in"
@@ -45,14 +41,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def staged(route: Route) -> AsyncIterator[Stage]:
-    """A stage; when it is down, no process and no file of it is there."""
+async def up(route: Route) -> AsyncIterator[Testbed]:
+    """A testbed; when it is down, no process and no file of it is there."""
     folder = Path(tempfile.gettempdir())
     pid = 0
     try:
-        async with open_stage(route, find_envoy()) as stage:
-            pid = stage.envoy.pid
-            yield stage
+        async with open_testbed(route, find_envoy()) as testbed:
+            pid = testbed.envoy.pid
+            yield testbed
     finally:
         assert not remains(folder)
         if pid:
@@ -79,21 +75,21 @@ async def exchange(stream: trio.SocketStream) -> bytes:
 
 async def test_route_is_up_and_gone() -> None:
     """Answers come from the backends of the route, and are counted on the way."""
-    async with staged(built_in({"one": 1, "two": 1})) as stage:
-        port = stage.ports[PORT]
+    async with up(built_in({"one": 1, "two": 1})) as testbed:
+        port = testbed.ports[PORT]
         answers = [await ask(port) for _ in range(50)]
         assert set(answers) == {b"one x\n", b"two x\n"}
         counts = {name: answers.count(f"{name} x\n".encode()) for name in ("one", "two")}
-        assert stage.accepted() == counts
-        assert await stage.dialled() == counts
+        assert testbed.accepted() == counts
+        assert await testbed.dialled() == counts
     with pytest.raises(OSError, match="connect"):
         await trio.open_tcp_stream("127.0.0.1", port)
 
 
 async def test_change_moves_new_connections_only() -> None:
     """Open connections stay with their backend, whatever the route becomes."""
-    async with staged(built_in({"one": 1, "two": 0})) as stage:
-        port = stage.ports[PORT]
+    async with up(built_in({"one": 1, "two": 0})) as testbed:
+        port = testbed.ports[PORT]
         async with await trio.open_tcp_stream("127.0.0.1", port) as kept:
             assert await exchange(kept) == b"one x\n"
             for weights, name in (
@@ -101,36 +97,36 @@ async def test_change_moves_new_connections_only() -> None:
                 ({"three": 1}, b"three"),
                 ({"one": 3, "three": 0}, b"one"),
             ):
-                await stage.change(built_in(weights))
-                assert stage.ports[PORT] == port
+                await testbed.change(built_in(weights))
+                assert testbed.ports[PORT] == port
                 assert {await ask(port) for _ in range(10)} == {name + b" x\n"}
                 assert await exchange(kept) == b"one x\n"
 
 
 async def test_nothing_is_refused_while_the_route_changes() -> None:
     """Connections that come all the time meet no moment without a route."""
-    async with staged(built_in({"one": 1, "two": 0})) as stage:
+    async with up(built_in({"one": 1, "two": 0})) as testbed:
         answers: list[bytes] = []
         over = trio.Event()
 
         async def keep_asking() -> None:
             while not over.is_set():
-                answers.append(await ask(stage.ports[PORT]))
+                answers.append(await ask(testbed.ports[PORT]))
 
         async with trio.open_nursery() as nursery:
             for _ in range(4):
                 nursery.start_soon(keep_asking)
             for turn in range(10):
-                await stage.change(built_in({"one": turn % 2, "two": 1 - turn % 2}))
+                await testbed.change(built_in({"one": turn % 2, "two": 1 - turn % 2}))
             over.set()
         assert set(answers) == {b"one x\n", b"two x\n"}
 
 
 async def test_refused_change_leaves_the_last_good_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Envoy does not take is an error, and the former route stays up."""
-    async with staged(built_in({"one": 1})) as stage:
+    async with up(built_in({"one": 1})) as testbed:
         good = envoy.listeners
-        route = stage.route
+        route = testbed.route
         [backend] = route.backends
         other = replace(backend, config=replace(backend.config, prefix="other"))
 
@@ -140,16 +136,16 @@ async def test_refused_change_leaves_the_last_good_route(monkeypatch: pytest.Mon
 
         monkeypatch.setattr(envoy, "listeners", refused)
         with pytest.raises(RehearsalError, match="refuses the route"):
-            await stage.change(built_in({"two": 1}))
-        assert await ask(stage.ports[PORT]) == b"one x\n"
+            await testbed.change(built_in({"two": 1}))
+        assert await ask(testbed.ports[PORT]) == b"one x\n"
         # Envoy takes in the clusters, which lead to another server, and then
         # refuses the listeners that are to use them.
         with pytest.raises(RehearsalError, match="refuses the route"):
-            await stage.change(replace(route, backends=(other,)))
-        assert await ask(stage.ports[PORT]) == b"one x\n"
+            await testbed.change(replace(route, backends=(other,)))
+        assert await ask(testbed.ports[PORT]) == b"one x\n"
         monkeypatch.undo()
-        await stage.change(built_in({"two": 1}))
-        assert await ask(stage.ports[PORT]) == b"two x\n"
+        await testbed.change(built_in({"two": 1}))
+        assert await ask(testbed.ports[PORT]) == b"two x\n"
 
 
 async def test_port_in_use_is_left_to_its_owner() -> None:
@@ -158,20 +154,20 @@ async def test_port_in_use_is_left_to_its_owner() -> None:
         owner.bind(("127.0.0.1", 0))
         owner.listen()
         route = built_in({"one": 1}, port=owner.getsockname()[1])
-        async with staged(route) as stage:
-            assert stage.ports[PORT] != owner.getsockname()[1]
-            assert await ask(stage.ports[PORT]) == b"one x\n"
+        async with up(route) as testbed:
+            assert testbed.ports[PORT] != owner.getsockname()[1]
+            assert await ask(testbed.ports[PORT]) == b"one x\n"
 
 
 async def test_port_taken_at_the_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that was free when looked at and is not when Envoy binds it."""
-    monkeypatch.setattr(stage_module, "_is_free", lambda _: True)
+    monkeypatch.setattr(testbed_module, "_is_free", lambda _: True)
     with socket.socket() as owner:
         owner.bind(("127.0.0.1", 0))
         owner.listen()
-        async with staged(built_in({"one": 1}, port=owner.getsockname()[1])) as stage:
-            assert stage.ports[PORT] != owner.getsockname()[1]
-            assert await ask(stage.ports[PORT]) == b"one x\n"
+        async with up(built_in({"one": 1}, port=owner.getsockname()[1])) as testbed:
+            assert testbed.ports[PORT] != owner.getsockname()[1]
+            assert await ask(testbed.ports[PORT]) == b"one x\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
@@ -179,8 +175,8 @@ async def test_crash_of_envoy_ends_the_stage(number: signal.Signals) -> None:
     """An Envoy that ends by itself is an error that says how."""
 
     async def crash() -> None:
-        async with staged(built_in({"one": 1})) as stage:
-            os.kill(stage.envoy.pid, number)
+        async with up(built_in({"one": 1})) as testbed:
+            os.kill(testbed.envoy.pid, number)
             await trio.sleep_forever()
 
     with pytest.raises(RehearsalError, match=r"Envoy ended by itself \((SIG|exit code 0)"):
@@ -199,9 +195,9 @@ async def test_crash_of_a_backend_ends_the_stage(monkeypatch: pytest.MonkeyPatch
             await trio.testing.wait_all_tasks_blocked(0.01)
             raise OSError(5, "the disk is on fire")
 
-    monkeypatch.setattr(stage_module, "serve", fragile)
+    monkeypatch.setattr(testbed_module, "serve", fragile)
     with pytest.raises(RehearsalError, match=r"backend one failed: .*the disk is on fire"):
-        async with staged(built_in({"one": 1})):
+        async with up(built_in({"one": 1})):
             await trio.sleep_forever()
 
 
@@ -216,9 +212,9 @@ async def test_backend_that_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
             task_status.started(server)
             server.cut()
 
-    monkeypatch.setattr(stage_module, "serve", short)
+    monkeypatch.setattr(testbed_module, "serve", short)
     with pytest.raises(RehearsalError, match="backend one ended by itself"):
-        async with staged(built_in({"one": 1})):
+        async with up(built_in({"one": 1})):
             await trio.sleep_forever()
 
 
@@ -228,18 +224,18 @@ async def test_envoy_that_does_not_start_is_told(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\necho no such instruction >&2\nexit 3\n")
     broken.chmod(0o755)
     with pytest.raises(RehearsalError, match=r"(?s)exit code 3.*no such instruction"):
-        async with open_stage(built_in({"one": 1}), str(broken)):
+        async with open_testbed(built_in({"one": 1}), str(broken)):
             pytest.fail("there is no Envoy")
     with pytest.raises(RehearsalError, match=r"Envoy does not start: .*No such file"):
-        async with open_stage(built_in({"one": 1}), str(tmp_path / "missing")):
+        async with open_testbed(built_in({"one": 1}), str(tmp_path / "missing")):
             pytest.fail("there is no Envoy")
     assert not remains(tmp_path)
 
 
 async def test_error_in_the_block_is_left_as_it_is() -> None:
-    """What the user of a stage raises comes out, and the stage is gone."""
+    """What the user of a testbed raises comes out, and the testbed is gone."""
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with staged(built_in({"one": 1})):
+        async with up(built_in({"one": 1})):
             raise LookupError("mine")
     assert caught.group_contains(LookupError, match="mine")
 
@@ -247,7 +243,7 @@ async def test_error_in_the_block_is_left_as_it_is() -> None:
 async def test_cancelled_stage_leaves_nothing() -> None:
     """A cancellation is an ending like any other."""
     with trio.move_on_after(30) as scope:
-        async with staged(built_in({"one": 1})):
+        async with up(built_in({"one": 1})):
             scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
@@ -257,16 +253,16 @@ async def test_admin_interface_that_fails_is_told(monkeypatch: pytest.MonkeyPatc
     """An answer that is none, and none at all."""
     monkeypatch.setattr(process, "_CRASH_NOTICE", 0.0)
     monkeypatch.setattr(process, "_ADMIN_TIMEOUT", 2.0)
-    async with staged(built_in({"one": 1})) as stage:
+    async with up(built_in({"one": 1})) as testbed:
         with pytest.raises(RehearsalError, match="answers 404 to /nonsense"):
-            await stage.envoy.get("/nonsense")
+            await testbed.envoy.get("/nonsense")
         with pytest.raises(RehearsalError, match="did not take in the route"):
-            await stage.envoy.took("listener_manager.lds", "another", rejected=9)
+            await testbed.envoy.took("listener_manager.lds", "another", rejected=9)
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))
-            stage.envoy.admin = nobody.getsockname()
+            testbed.envoy.admin = nobody.getsockname()
             with pytest.raises(RehearsalError, match="admin interface does not answer"):
-                await stage.envoy.get("/ready")
+                await testbed.envoy.get("/ready")
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1:1"])
@@ -279,23 +275,23 @@ async def test_envoy_that_is_never_ready_is_told(
     hanging.write_text(f'#!/bin/sh\nprintf "{address}" > "$4"\nexec sleep 60\n')
     hanging.chmod(0o755)
     with pytest.raises(RehearsalError, match=r"Envoy is not ready after 0\.3 s"):
-        async with open_stage(built_in({"one": 1}), str(hanging)):
+        async with open_testbed(built_in({"one": 1}), str(hanging)):
             pytest.fail("it is not ready")
     assert not remains(tmp_path)
 
 
 async def test_changed_backend_runs_beside_its_former_self() -> None:
     """A new prefix is a new server; the old one keeps its connections, and is counted on."""
-    async with staged(built_in({"one": 1})) as stage:
-        port = stage.ports[PORT]
+    async with up(built_in({"one": 1})) as testbed:
+        port = testbed.ports[PORT]
         async with await trio.open_tcp_stream("127.0.0.1", port) as kept:
             assert await exchange(kept) == b"one x\n"
-            (backend,) = stage.route.backends
+            (backend,) = testbed.route.backends
             other = replace(backend, config=replace(backend.config, prefix="other"))
-            await stage.change(replace(stage.route, backends=(other,)))
+            await testbed.change(replace(testbed.route, backends=(other,)))
             assert await ask(port) == b"other x\n"
             assert await exchange(kept) == b"one x\n"
-            assert stage.accepted() == {"one": 1, "other": 1}
+            assert testbed.accepted() == {"one": 1, "other": 1}
 
 
 def test_missing_maker_of_certificates_has_a_remedy(

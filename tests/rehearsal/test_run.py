@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import trio
 from manifest_texts import ISTIO, parse_once
 
-from trio_echo.rehearsal import find_envoy, open_stage
-from trio_echo.rehearsal.hold import follow_manifests
 from trio_echo.rehearsal.kustomize import read_manifests
 from trio_echo.rehearsal.plan import make_plan
+from trio_echo.rehearsal.process import find_envoy
+from trio_echo.rehearsal.run import follow
+from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     import pytest
 
     from trio_echo.errors import TrioEchoError
-    from trio_echo.rehearsal import Route
-    from trio_echo.rehearsal.stage import Stage
+    from trio_echo.rehearsal.route import Plan
+    from trio_echo.rehearsal.testbed import Testbed
 
 
 class Manifest:
@@ -35,10 +35,11 @@ class Manifest:
         self.refused: list[str] = []
         self.heard = trio.Event()
 
-    def read(self) -> tuple[Route, Iterable[Path]]:
+    def read(self) -> Plan:
         """Read it as the command does."""
         found = read_manifests([str(self.path)])
-        return make_plan(found.documents, parse_once).route, found.files
+        plan = make_plan(found.documents, parse_once)
+        return replace(plan, files=frozenset(found.files))
 
     def on_shift(self) -> None:
         """A new route is up."""
@@ -49,11 +50,9 @@ class Manifest:
         self.refused.append(str(error))
         self.heard.set()
 
-    async def follow(self, stage: Stage, said: tuple[Route, Iterable[Path]]) -> None:
+    async def follow(self, testbed: Testbed, said: Plan) -> None:
         """Follow it, and hear what becomes of its edits."""
-        await follow_manifests(
-            stage, self.read, said, shifted=self.on_shift, refused=self.on_refusal
-        )
+        await follow(testbed, self.read, said, shifted=self.on_shift, refused=self.on_refusal)
 
     async def edit(self, old: str, new: str) -> None:
         """Edit the file as an editor does, and wait until that was noticed."""
@@ -69,22 +68,23 @@ class Manifest:
 
 async def test_edits_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """New weights are up after an edit, a broken edit changes nothing, the next good one does."""
-    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    monkeypatch.setattr("trio_echo.rehearsal.run._LOOK", 0.02)
     manifest = Manifest(tmp_path / "route.yaml")
-    route, files = manifest.read()
-    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(manifest.follow, stage, (route, files))
+    said = manifest.read()
+    route = said.route
+    async with open_testbed(route, find_envoy()) as testbed, trio.open_nursery() as nursery:
+        nursery.start_soon(manifest.follow, testbed, said)
         await manifest.edit("weight: 80", "weight: 0")
-        (listener,) = stage.route.listeners
-        assert stage.route.shares(listener.chains[0]) == {"one": 0, "two": 20}
-        good = stage.route
+        (listener,) = testbed.route.listeners
+        assert testbed.route.shares(listener.chains[0]) == {"one": 0, "two": 20}
+        good = testbed.route
         await manifest.edit("weight: 20", "wait: 20")
         assert "spec.tcp[0].route[1].wait" in manifest.refused[-1]
         await manifest.edit("wait: 20", "[ broken")
         assert "route.yaml:" in manifest.refused[-1]
-        assert stage.route is good
+        assert testbed.route is good
         await manifest.edit("[ broken", "weight: 7")
-        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 0, "two": 7}
+        assert testbed.route.shares(testbed.route.listeners[0].chains[0]) == {"one": 0, "two": 7}
         manifest.heard = trio.Event()
         manifest.path.unlink()
         with trio.fail_after(20):
@@ -94,7 +94,7 @@ async def test_edits_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         manifest.path.write_text(ISTIO)
         with trio.fail_after(20):
             await manifest.heard.wait()
-        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 80, "two": 20}
+        assert testbed.route.shares(testbed.route.listeners[0].chains[0]) == {"one": 80, "two": 20}
         nursery.cancel_scope.cancel()
 
 
@@ -102,21 +102,22 @@ async def test_a_file_caught_half_written_at_the_first_look_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the route was read from is watched, also where it cannot be read any more."""
-    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    monkeypatch.setattr("trio_echo.rehearsal.run._LOOK", 0.02)
     manifest = Manifest(tmp_path / "route.yaml")
-    route, files = manifest.read()
-    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
+    said = manifest.read()
+    route = said.route
+    async with open_testbed(route, find_envoy()) as testbed, trio.open_nursery() as nursery:
         manifest.path.write_text("")
-        nursery.start_soon(manifest.follow, stage, (route, files))
+        nursery.start_soon(manifest.follow, testbed, said)
         with trio.fail_after(20):
             await manifest.heard.wait()
         assert "no route found" in manifest.refused[-1]
         manifest.path.write_text(ISTIO.replace("weight: 80", "weight: 0"))
-        while stage.route is route:  # it may be caught half written once more
+        while testbed.route is route:  # it may be caught half written once more
             manifest.heard = trio.Event()
             with trio.fail_after(20):
                 await manifest.heard.wait()
-        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 0, "two": 20}
+        assert testbed.route.shares(testbed.route.listeners[0].chains[0]) == {"one": 0, "two": 20}
         nursery.cancel_scope.cancel()
 
 
@@ -124,17 +125,18 @@ async def test_nothing_is_done_where_nothing_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither at the first look, which reads all the same, nor at later ones, which do not."""
-    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    monkeypatch.setattr("trio_echo.rehearsal.run._LOOK", 0.02)
     manifest = Manifest(tmp_path / "route.yaml")
-    route, files = manifest.read()
+    said = manifest.read()
+    route = said.route
     reads = 0
     looked: trio.Event = trio.Event()
     looks = 0
 
-    def read() -> tuple[Route, Iterable[Path]]:
+    def read() -> Plan:
         nonlocal reads
         reads += 1
-        return route, files
+        return said
 
     def fingerprint(watched: set[Path]) -> set[Path]:
         nonlocal looks
@@ -143,10 +145,10 @@ async def test_nothing_is_done_where_nothing_changed(
             trio.from_thread.run_sync(looked.set)
         return set(watched)
 
-    monkeypatch.setattr("trio_echo.rehearsal.hold._fingerprint", fingerprint)
+    monkeypatch.setattr("trio_echo.rehearsal.run._fingerprint", fingerprint)
     monkeypatch.setattr(manifest, "read", read)
-    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
-        nursery.start_soon(manifest.follow, stage, (route, files))
+    async with open_testbed(route, find_envoy()) as testbed, trio.open_nursery() as nursery:
+        nursery.start_soon(manifest.follow, testbed, said)
         with trio.fail_after(20):
             await looked.wait()
         nursery.cancel_scope.cancel()
@@ -158,28 +160,29 @@ async def test_what_is_up_stays_until_the_manifests_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a walk the route has other weights than its manifests; that is no edit of them."""
-    monkeypatch.setattr("trio_echo.rehearsal.hold._LOOK", 0.02)
+    monkeypatch.setattr("trio_echo.rehearsal.run._LOOK", 0.02)
     manifest = Manifest(tmp_path / "route.yaml")
-    route, files = manifest.read()
+    said = manifest.read()
+    route = said.route
     (listener,) = route.listeners
     (chain,) = listener.chains
     walked = replace(route, listeners=(replace(listener, chains=(chain.weighted((0, 1)),)),))
     looked = trio.Event()
 
-    def read() -> tuple[Route, Iterable[Path]]:
+    def read() -> Plan:
         found = Manifest.read(manifest)
         trio.from_thread.run_sync(looked.set)
         return found
 
     monkeypatch.setattr(manifest, "read", read)
-    async with open_stage(route, find_envoy()) as stage, trio.open_nursery() as nursery:
-        await stage.change(walked)
-        nursery.start_soon(manifest.follow, stage, (route, files))
+    async with open_testbed(route, find_envoy()) as testbed, trio.open_nursery() as nursery:
+        await testbed.change(walked)
+        nursery.start_soon(manifest.follow, testbed, said)
         await looked.wait()
         await manifest.edit("weight: 80", "wait: 80")
         assert "spec.tcp[0].route[0].wait" in manifest.refused[-1]
         await manifest.edit("wait: 80", "[ broken")
-        assert stage.route is walked
+        assert testbed.route is walked
         await manifest.edit("[ broken", "weight: 60")
-        assert stage.route.shares(stage.route.listeners[0].chains[0]) == {"one": 60, "two": 20}
+        assert testbed.route.shares(testbed.route.listeners[0].chains[0]) == {"one": 60, "two": 20}
         nursery.cancel_scope.cancel()
