@@ -13,12 +13,12 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from trio_echo.prober import Verdict
+from trio_echo.prober.split import Verdict, connections_needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trial.exact import Chances
+    from trial.exact import Chances, Question
     from trial.judging import Judged
 
 __all__ = ["LEVEL", "Figures", "chance_of_as_many", "exact_table", "table"]
@@ -95,18 +95,25 @@ def table(figures: Sequence[Figures]) -> str:
     return _markdown(drawn)
 
 
-def exact_table(exact: Mapping[float, Chances]) -> str:
-    """Computed chances by the first backend's share, as a Markdown table."""
+def exact_table(exact: Mapping[Question, Chances]) -> str:
+    """Computed chances of every question, as a Markdown table."""
     drawn = _columns(
-        ["80/20 asked, given"], ["PASS", "FAIL", "INCONCLUSIVE", "connections, median"]
+        ["asked", "given", "promised"],
+        ["PASS", "FAIL", "INCONCLUSIVE", "connections, median", "at most"],
     )
-    for share, found in exact.items():
+    for question, found in exact.items():
+        expectation = question.expectation
+        tolerated = f", tolerance {100 * question.tolerance:g} points" * bool(question.tolerance)
+        promised = f"{question.wrong} <= {100 * expectation.alpha:g} %"
         drawn.add_row(
-            f"{100 * share:g}/{100 - 100 * share:g}",
+            f"{question.asked:g}/{100 - question.asked:g}{tolerated}",
+            f"{question.given:g}/{100 - question.given:g}",
+            "" if question.wrong is None else promised,
             _percent(found.passes),
             _percent(found.fails),
             _percent(found.undecided),
             str(found.connections),
+            str(connections_needed(expectation)),
         )
     return _markdown(drawn)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trial.cases import CASES
-from trial.exact import Chances, chances
+from trial.exact import QUESTIONS, Chances
 from trial.figures import Figures
 from trial.judging import draw, fed, over_sockets
 from trial.usual import USUAL
 
-from trio_echo.prober.config import DEFAULT_CONNECTIONS
-from trio_echo.prober.split import DEFAULT_MARGIN, Split, shares_of
+from trio_echo.prober.split import DEFAULT_MARGIN, shares_of
 
 if TYPE_CHECKING:
     from balancer import Balancer
@@ -58,6 +57,6 @@ def differences(number: int, runs: int, alpha: float) -> list[str]:
     return different
 
 
-def compute(share: float) -> Chances:
-    """The chances at the probe's defaults, asked for 80/20 where this is the first's share."""
-    return chances(Split({"one": 80, "two": 20}), share, DEFAULT_CONNECTIONS)
+def compute(number: int) -> Chances:
+    """The chances that answer one question."""
+    return QUESTIONS[number].answer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain, product, repeat
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,16 @@ from balancer import Balancer, weighted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
-from trial.__main__ import breaks, main
+from trial.__main__ import main
 from trial.cases import CASES, Case
-from trial.exact import Chances, chances
+from trial.exact import Chances, Question, chances
 from trial.figures import Figures, chance_of_as_many, exact_table, table
 from trial.judging import Judged, endings, fed, over_sockets
 from trial.usual import five_in_five_hundred, seen_in_twenty, ten_in_hundred
 
-from trio_echo.prober import ProbeConfig, Verdict
-from trio_echo.prober.split import Split
+from trio_echo.prober import ProbeConfig
+from trio_echo.prober.counts import Counts, Outcome
+from trio_echo.prober.split import Expectation, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,16 +70,19 @@ def test_fed_and_over_sockets_come_to_the_same(case: Case) -> None:
 def test_chances_are_those_of_all_sequences(truth: float) -> None:
     """Every sequence of a dozen connections, one by one, gives the same chances."""
     budget = 12
+    expectation = Expectation({"a": 80, "b": 20}, margin=0.45, alpha=0.3)
     ends = dict.fromkeys(Verdict, 0.0)
     for sequence in product("ab", repeat=budget):
-        split = Split({"a": 80, "b": 20}, margin=0.45, alpha=0.3)
-        for name in sequence:
-            split.counts[name] += 1
-            if split.verdict() is not Verdict.INCONCLUSIVE:
-                break
+        verdict, looks = Verdict.INCONCLUSIVE, 0
+        while verdict is Verdict.INCONCLUSIVE and looks < budget:
+            looks += 1
+            answers = Counter(sequence[:looks])
+            verdict = judge(
+                expectation, Counts(answers=answers, outcomes=Counter({Outcome.OK: looks}))
+            )
         hits = sequence.count("a")
-        ends[split.verdict()] += truth**hits * (1 - truth) ** (budget - hits)
-    found = chances(Split({"a": 80, "b": 20}, margin=0.45, alpha=0.3), truth, budget)
+        ends[verdict] += truth**hits * (1 - truth) ** (budget - hits)
+    found = chances(expectation, truth, budget)
     assert found.passes == pytest.approx(ends[Verdict.PASS])
     assert found.fails == pytest.approx(ends[Verdict.FAIL])
     assert found.undecided == pytest.approx(ends[Verdict.INCONCLUSIVE])
@@ -91,19 +96,28 @@ def test_measured_and_computed_agree() -> None:
     failed = sum(
         fed(case, seed, margin=0.15, alpha=0.2).verdict is Verdict.FAIL for seed in range(runs)
     )
-    found = chances(Split(case.expect, margin=0.15, alpha=0.2), 0.8, 5000)
+    found = chances(Expectation(case.expect, margin=0.15, alpha=0.2), 0.8, 5000)
     assert 0.05 < found.fails < 0.2
     assert binomtest(failed, runs, found.fails).pvalue > 0.001
 
 
 def test_a_computed_promise_is_broken_by_any_excess() -> None:
-    """A false alarm where the split is as asked, a miss from the margin on; neither between."""
-    assert breaks(0.8, Chances(0.99, 0.0011, 1))
-    assert not breaks(0.8, Chances(0.99, 0.0009, 1))
-    for share in (0.75, 0.85, 0.5):
-        assert breaks(share, Chances(0.0011, 0.99, 1))
-        assert not breaks(share, Chances(0.0009, 0.99, 1))
-    assert not breaks(0.77, Chances(0.5, 0.5, 1))
+    """A false alarm within the tolerance, a miss from the margin on; nothing between."""
+    fails, passes = Chances(0.99, 0.0011, 1), Chances(0.0011, 0.99, 1)
+    for asked, given_to_it, tolerance, wrong in (
+        (80, 80, 0.0, Verdict.FAIL),
+        (80, 77, 0.03, Verdict.FAIL),
+        (80, 77, 0.02, None),
+        (80, 75, 0.0, Verdict.PASS),
+        (80, 50, 0.0, Verdict.PASS),
+        (99, 98.5, 0.0, Verdict.PASS),
+        (99, 98.6, 0.0, None),
+    ):
+        question = Question(asked=asked, given=given_to_it, tolerance=tolerance)
+        assert question.wrong is wrong
+        assert question.broken_by(fails) is (wrong is Verdict.FAIL)
+        assert question.broken_by(passes) is (wrong is Verdict.PASS)
+        assert not question.broken_by(Chances(0.0009, 0.0009, 1))
 
 
 def figures(*, wrong: Verdict | None, failed: int) -> Figures:
@@ -139,13 +153,17 @@ def test_the_tables_say_it() -> None:
         "drift 3 %",
         "25 %",
     ]
-    exact = exact_table({0.8: Chances(0.99915, 0.00051, 1493)}).splitlines()[-1]
+    question = Question(asked=80, given=77.6, tolerance=0.03)
+    exact = exact_table({question: Chances(0.99915, 0.00051, 1493)}).splitlines()[-1]
     assert [cell.strip() for cell in exact.split("|")[1:-1]] == [
-        "80/20",
+        "80/20, tolerance 3 points",
+        "77.6/22.4",
+        "FAIL <= 0.1 %",
         "99.915 %",
         "0.051 %",
         "0.034 %",
         "1493",
+        "4184",
     ]
 
 

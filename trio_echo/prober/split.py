@@ -76,7 +76,7 @@ _SMALLEST_SHARE = 1e-9
 """A smaller share is a typo: no probe makes enough connections to see it."""
 
 _UNDECIDED = 0.0005
-"""The chance that a right split is still undecided after `connections_needed`."""
+"""The chance that counts of a right split are no PASS after `connections_needed`."""
 
 _FURTHEST = 10**9
 """`would_decide` looks no further: a balancer would take days for as many."""
@@ -236,13 +236,16 @@ def off(expectation: Expectation, counts: Counts) -> list[str]:
 
 
 def connections_needed(expectation: Expectation) -> int:
-    """How many connections decide a right split with a chance of 99.9 %.
+    """How many connections a right split needs to PASS with a chance of 99.9 %.
 
-    The smallest number n after which the counts of a right split, looked at
-    once, come to PASS with that chance; the chance of the counts that do not is
-    summed from the binomial tails of the backends. A probe that looks at every
-    connection is decided by then at least as surely, mostly far earlier. The
-    balancer is taken to draw independently and no connection to fail.
+    The smallest number n after which the counts, looked at once, are a PASS
+    with a chance of 99.95 % where every share is off by the tolerance at most;
+    the chance of other counts is summed from the binomial tails of the
+    backends. A probe that looks at every connection is decided by then at least
+    as surely, mostly far earlier. What is left to 99.9 % is for the false
+    alarms, of which there are 0.08 % at the default alpha; a larger alpha fails
+    more right splits, however many connections there are. The balancer is taken
+    to draw independently and no connection to fail.
 
     Returns:
         at most `MOST_CONNECTIONS`, which it also is if nothing is expected.
@@ -469,7 +472,7 @@ def _verdict(
 
 
 def _chance_of_no_pass(expectation: Expectation, total: int) -> float:
-    """A bound on the chance that counts of a right split are not a PASS after `total`."""
+    """A bound on the chance that counts are no PASS after `total`, off by the tolerance at most."""
     bar = expectation.bar
     below, above = [], []
     for rule in expectation.rules:
@@ -481,8 +484,11 @@ def _chance_of_no_pass(expectation: Expectation, total: int) -> float:
             fewest = _smallest(partial(rule.is_within, errors=0, total=total, bar=bar), -1, centre)
             excess = partial(rule.is_in_excess, total=total, bar=bar)
             most = _smallest(excess, centre, total + 1) - 1
-            below.append(_binomial_tail(total, rule.share, fewest - 1))
-            above.append(_binomial_tail(total, 1.0 - rule.share, total - most - 1))
+            # Alone, a backend gets everything: any less would be somebody else's answer.
+            off_by = expectation.tolerance if rule.share < 1.0 else 0.0
+            least, largest = max(0.0, rule.share - off_by), min(1.0, rule.share + off_by)
+            below.append(_binomial_tail(total, least, fewest - 1))
+            above.append(_binomial_tail(total, 1.0 - largest, total - most - 1))
     if len(below) == 2:  # noqa: PLR2004 - too few of one of two are too many of the other
         return max(below[0], above[1]) + max(below[1], above[0])
     return sum(below) + sum(above)
