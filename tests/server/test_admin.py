@@ -1,416 +1,154 @@
-"""The admin pages answer probes and scrapers, and outlast every kind of bad client."""
+"""The admin port of a real server, seen by a real HTTP client."""
 
 from __future__ import annotations
 
-import errno
+import http.client
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-import h11
-import pytest
 import trio
 import trio.testing
-from hypothesis import example, given
-from hypothesis import strategies as st
 from scraping import OPENMETRICS, TEXT, read_samples
-from structlog.testing import capture_logs
 
-from trio_echo.server.admin import Admin
-from trio_echo.server.metrics import Metrics
+from trio_echo.server import Server, ServerConfig, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock
-
-    MemoryStream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
-
-
-class Client:
-    """An HTTP client over memory, for one connection."""
-
-    def __init__(self, stream: MemoryStream) -> None:
-        self.stream = stream
-        self.http = h11.Connection(h11.CLIENT)
-
-    async def send(self, raw: bytes) -> None:
-        """Send bytes as they are."""
-        await self.stream.send_all(raw)
-
-    async def ask(
-        self, target: str, *, method: str = "GET", headers: tuple[tuple[str, str], ...] = ()
-    ) -> tuple[h11.Response, bytes]:
-        """Send a request and return its response and page."""
-        if self.http.our_state is h11.DONE:
-            self.http.start_next_cycle()
-        request = h11.Request(method=method, target=target, headers=[("Host", "x"), *headers])
-        raw = self.http.send(request)
-        end = self.http.send(h11.EndOfMessage())
-        assert raw is not None
-        assert end is not None
-        await self.send(raw + end)
-        return await self.response()
-
-    async def response(self) -> tuple[h11.Response, bytes]:
-        """Receive one response."""
-        response, page = None, b""
-        while True:
-            event = self.http.next_event()
-            if event is h11.NEED_DATA:
-                self.http.receive_data(bytes(await self.stream.receive_some()))
-            elif isinstance(event, h11.Response):
-                response = event
-            elif isinstance(event, h11.Data):
-                page += event.data
-            else:
-                assert isinstance(event, h11.EndOfMessage)
-                assert response is not None
-                return response, page
-
-    async def rest(self) -> bytes:
-        """Receive all there is, to the end of file."""
-        received = b""
-        while part := await self.stream.receive_some():
-            received += part
-        return received
-
-
-class Pages:
-    """Admin pages to connect to."""
-
-    def __init__(self, nursery: trio.Nursery, prefix: str = "one") -> None:
-        self.metrics = Metrics()
-        self.ready = True
-        self._nursery = nursery
-        self._admin = Admin(self.metrics, prefix, lambda: self.ready)
-
-    def connect(self) -> Client:
-        """Open a connection."""
-        ours, theirs = trio.testing.memory_stream_pair()
-        self._nursery.start_soon(self._admin.handle, theirs)
-        return Client(ours)
-
 
 @asynccontextmanager
-async def running(prefix: str = "one") -> AsyncIterator[Pages]:
-    """Run admin pages; at the end every connection must be over, one way or another."""
+async def running(prefix: str = "one", ports: int = 1) -> AsyncIterator[Server]:
+    """Run a server with an admin port; drain it at the end."""
+    config = ServerConfig(ports=[0] * ports, prefix=prefix, hosts=["127.0.0.1"], admin_port=0)
     async with trio.open_nursery() as nursery:
-        yield Pages(nursery, prefix)
-        nursery.cancel_scope.cancel()
+        server: Server = await nursery.start(serve, config)
+        yield server
+        server.drain()
 
 
-def header(response: h11.Response, name: str) -> str | None:
-    """Return a header's value."""
-    return dict(response.headers).get(name.lower().encode(), b"").decode() or None
+async def get(
+    server: Server, target: str, accept: str = "", method: str = "GET"
+) -> tuple[int, bytes, str]:
+    """Ask for a page with the standard library's client; return status, page and type."""
+
+    def ask() -> tuple[int, bytes, str]:
+        assert server.admin_port is not None
+        connection = http.client.HTTPConnection("127.0.0.1", server.admin_port, timeout=20)
+        try:
+            connection.request(method, target, headers={"Accept": accept} if accept else {})
+            response = connection.getresponse()
+            return response.status, response.read(), response.headers["Content-Type"]
+        finally:
+            connection.close()
+
+    return await trio.to_thread.run_sync(ask)
 
 
-async def test_the_server_lives() -> None:
-    """Also while it drains: a drain is no reason to be restarted."""
-    async with running() as pages:
-        pages.ready = False
-        response, page = await pages.connect().ask("/livez")
-        assert (response.status_code, page) == (200, b"alive\n")
-        assert header(response, "Content-Type") == "text/plain; charset=utf-8"
-        assert header(response, "Cache-Control") == "no-store"
+async def scrape(server: Server, accept: str) -> dict[str, float]:
+    """Fetch the metrics and parse them as what they say they are."""
+    status, page, content_type = await get(server, "/metrics", accept)
+    assert status == 200
+    assert content_type.startswith(accept.partition(";")[0])
+    return read_samples(page, content_type)
 
 
-async def test_readiness_follows_the_server() -> None:
-    """On one connection, so it is asked for at each request."""
-    async with running() as pages:
-        client = pages.connect()
-        response, page = await client.ask("/readyz")
-        assert (response.status_code, page) == (200, b"ready\n")
-        pages.ready = False
-        response, page = await client.ask("/readyz?verbose")
-        assert (response.status_code, page) == (503, b"draining\n")
+async def exchange(stream: trio.SocketStream, request: bytes, answer: bytes) -> None:
+    """Send lines and expect their answers."""
+    await stream.send_all(request)
+    received = b""
+    while len(received) < len(answer):
+        part = await stream.receive_some()
+        assert part, f"end of file after {received!r}"
+        received += part
+    assert received == answer
 
 
-@pytest.mark.parametrize("accept", [TEXT, OPENMETRICS])
-async def test_metrics_in_the_format_asked_for(accept: str) -> None:
-    """Live at each scrape."""
-    async with running(prefix="zwölf") as pages:
-        pages.metrics.listening(9000, False)
-        response, page = await pages.connect().ask("/metrics", headers=(("Accept", accept),))
-        assert response.status_code == 200
-        content_type = header(response, "Content-Type")
-        assert content_type is not None
-        samples = read_samples(page, content_type)
-        assert samples["trio_echo_connections_total|port=9000|tls=false"] == 0
-        assert any("prefix=zwölf" in name for name in samples)
+async def test_pages_of_a_running_server() -> None:
+    """Probes see it live and ready; nothing else is there."""
+    async with running() as server:
+        assert (await get(server, "/livez"))[:2] == (200, b"alive\n")
+        assert (await get(server, "/readyz"))[:2] == (200, b"ready\n")
+        assert (await get(server, "/readyz", method="HEAD"))[:2] == (200, b"")
+        assert (await get(server, "/"))[0] == 404
+        assert (await get(server, "/livez", method="POST"))[0] == 405
 
 
-@pytest.mark.parametrize("target", ["/livez", "/readyz", "/metrics", "/nothing"])
-async def test_head_is_get_without_the_page(target: str) -> None:
-    """The same status and headers, and the connection can be used on."""
-    async with running() as pages:
-        client = pages.connect()
-        got, page = await client.ask(target)
-        head, nothing = await client.ask(target, method="HEAD")
-        assert nothing == b""
-        assert head.status_code == got.status_code
-        assert header(head, "Content-Length") == str(len(page))
+async def test_a_scrape_is_exact_while_connections_are_open() -> None:
+    """Both parsers agree with what was sent, to the byte, before and after the end."""
+    async with running(ports=2) as server:
+        first, second = server.ports
+        client = await trio.open_tcp_stream("127.0.0.1", first)
+        async with client:
+            await exchange(client, b"a\nbc\n", b"one a\none bc\n")
+            for accept in (TEXT, OPENMETRICS):
+                samples = await scrape(server, accept)
+                assert samples[f"trio_echo_connections_total|port={first}|tls=false"] == 1
+                assert samples[f"trio_echo_connections_total|port={second}|tls=false"] == 0
+                assert samples["trio_echo_connections_open"] == 1
+                assert samples["trio_echo_connections_closed_total|reason=eof"] == 0
+                assert samples["trio_echo_lines_total"] == 2
+                assert samples["trio_echo_received_bytes_total"] == len(b"a\nbc\n")
+                assert samples["trio_echo_sent_bytes_total"] == len(b"one a\none bc\n")
+            await client.send_eof()
+            assert await client.receive_some() == b""
+        samples = await scrape(server, OPENMETRICS)
+        assert samples["trio_echo_connections_open"] == 0
+        assert samples["trio_echo_connections_closed_total|reason=eof"] == 1
+        assert samples["trio_echo_lines_total"] == 2
 
 
-@pytest.mark.parametrize(
-    "target", ["/", "/livez/", "/healthz", "*", "/%6civez", "/livez#x", "x:443", "http://x"]
-)
-async def test_another_page_is_not_found(target: str) -> None:
-    """The answer says which there are."""
-    async with running() as pages:
-        response, page = await pages.connect().ask(target)
-        assert response.status_code == 404
-        assert b"/livez, /readyz, /metrics" in page
+async def test_any_prefix_is_told() -> None:
+    """Quotes, backslashes and every script."""
+    async with running(prefix='sn"o\\w \N{SNOWMAN}') as server:
+        for accept in (TEXT, OPENMETRICS):
+            names = await scrape(server, accept)
+            assert any('|prefix=sn"o\\w \N{SNOWMAN}|version=' in name for name in names)
 
 
-async def test_the_absolute_form_of_a_target() -> None:
-    """A server must accept it, as a proxy may send it (RFC 9112, 3.2.2)."""
-    async with running() as pages:
-        response, _ = await pages.connect().ask("http://x:9001/livez?a")
-        assert response.status_code == 200
+async def test_a_draining_server_is_not_ready_and_still_answers() -> None:
+    """Readiness and the echo are two things: 503 there, every answer here."""
+    async with (
+        running() as server,
+        await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client,
+    ):
+        await exchange(client, b"before\n", b"one before\n")
+        await client.send_all(b"amid a ")  # a drain waits for the rest of a line
+        await trio.testing.wait_all_tasks_blocked()
+        server.drain()
+        assert (await get(server, "/readyz"))[:2] == (503, b"draining\n")
+        assert (await get(server, "/livez"))[:2] == (200, b"alive\n")
+        await exchange(client, b"line\n", b"one amid a line\n")
+        await exchange(client, b"another\n", b"one another\n")
+        samples = await scrape(server, TEXT)
+        assert samples["trio_echo_lines_total"] == 3
+        assert await client.receive_some() == b""
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"])
-async def test_only_reading_is_allowed(method: str) -> None:
-    """And the answer says so."""
-    async with running() as pages:
-        client = pages.connect()
-        response, _ = await client.ask("/metrics", method=method)
-        assert response.status_code == 405
-        assert header(response, "Allow") == "GET, HEAD"
-        response, _ = await client.ask("/livez")
-        assert response.status_code == 200
+async def test_garbage_on_the_admin_port_harms_nobody() -> None:
+    """Not the pages, and not the echo."""
+    async with running() as server:
+        assert server.admin_port is not None
+        open_garbage = partial(trio.open_tcp_stream, "127.0.0.1", server.admin_port)
+        for garbage in (b"\0\xff\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n", b"world\n\n\n"):
+            async with await open_garbage() as client:
+                await client.send_all(garbage)
+                await client.send_eof()
+                answer = b""
+                while part := await client.receive_some():
+                    answer += part
+                assert answer.startswith(b"HTTP/1.1 400 ")
+        async with await open_garbage() as resetting:
+            await resetting.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await get(server, "/livez"))[:2] == (200, b"alive\n")
+        async with await trio.open_tcp_stream("127.0.0.1", server.ports[0]) as client:
+            await exchange(client, b"hello\n", b"one hello\n")
 
 
-async def test_a_body_is_not_read() -> None:
-    """It is answered at once, and the connection ends after it."""
-    async with running() as pages:
-        client = pages.connect()
-        await client.send(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\nbody")
-        answer = await client.rest()
-        assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
-        assert b"\r\nconnection: close\r\n" in answer.lower()
-
-
-async def test_http_1_0_gets_an_answer_and_an_end(autojump_clock: MockClock) -> None:
-    """No headers are needed, so that it can be typed by hand; the end comes at once."""
-    async with running() as pages:
-        client = pages.connect()
-        await client.send(b"GET /livez HTTP/1.0\r\n\r\n")
-        answer = await client.rest()
-        assert autojump_clock.current_time() == 0
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert answer.endswith(b"\r\n\r\nalive\n")
-
-
-async def test_pipelined_requests_are_answered_in_order() -> None:
-    """Also when the client ends its side after them."""
-    async with running() as pages:
-        client = pages.connect()
-        ask = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
-        await client.send(ask % b"livez" + ask % b"readyz" + ask % b"nothing")
-        await client.stream.send_eof()
-        answer = await client.rest()
-        pages_in_order = [answer.index(page) for page in (b"alive", b"ready", b"no such page")]
-        assert pages_in_order == sorted(pages_in_order)
-        assert answer.count(b"HTTP/1.1 ") == 3
-
-
-@pytest.mark.parametrize(
-    ("raw", "status"),
-    [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"400 Bad Request"),
-        (b"world\r\n\r\n", b"400 Bad Request"),
-        (b"GET /livez HTTP/1.1\r\n\r\n", b"400 Bad Request"),
-        (b"GET /livez HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n", b"400 Bad Request"),
-        (
-            b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
-            b"501 Not Implemented",
-        ),
-        (b"GET /" + b"x" * 20_000, b"431 Request Header Fields Too Large"),
-        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 4_000, b"431 Request Header Fields Too Large"),
-    ],
-    ids=["tls", "line", "no host", "bad header", "encoding", "long target", "many headers"],
-)
-async def test_garbage_is_refused_and_the_connection_ends(raw: bytes, status: bytes) -> None:
-    """With a status that says what is wrong; the next client is served."""
-    async with running() as pages:
-        client = pages.connect()
-        await client.send(raw)
-        answer = await client.rest()
-        assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
-        response, _ = await pages.connect().ask("/livez")
-        assert response.status_code == 200
-
-
-@given(
-    st.lists(
-        st.binary(max_size=60)
-        | st.sampled_from(
-            [b"GET /metrics HTTP/1.1\r\n", b"Host: x\r\n", b"Upgrade: h2c\r\n", b"\r\n", b"\n"]
-        ),
-        max_size=12,
-    )
-)
-@example([b"CONNECT /livez HTTP/1.1\r\nHost: x\r\n\r\nnow something else"])
-@example([b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz"])
-@example([b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nPRI"])
-def test_whatever_is_sent_ends_without_an_exception(parts: list[bytes]) -> None:
-    """Answered or refused, the conversation ends, and nothing goes to the log."""
-
-    async def converse() -> None:
-        async with trio.open_nursery() as nursery:
-            client = Pages(nursery).connect()
-            for part in parts:
-                await client.send(part)
-            await client.stream.send_eof()
-            answer = await client.rest()
-            assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
-
-    with capture_logs() as logs:
-        trio.run(converse)
-    assert logs == []
-
-
-async def test_a_request_that_trickles_meets_a_deadline(autojump_clock: MockClock) -> None:
-    """A byte a second does not keep a place."""
-    async with running() as pages:
-        client = pages.connect()
-
-        async def trickle() -> None:
-            for byte in b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n":
-                await client.send(bytes([byte]))
-                await trio.sleep(1)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trickle)
-            started = autojump_clock.current_time()
-            answer = await client.rest()
-            assert autojump_clock.current_time() - started < 7
-            assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-            nursery.cancel_scope.cancel()
-
-
-async def test_a_silent_client_is_let_go(autojump_clock: MockClock) -> None:
-    """After a time that is longer than a scrape interval."""
-    async with running() as pages:
-        client = pages.connect()
-        await trio.sleep(60)
-        response, _ = await client.ask("/livez")
-        assert response.status_code == 200
-        started = autojump_clock.current_time()
-        assert await client.rest() == b""
-        assert 60 < autojump_clock.current_time() - started < 120
-
-
-async def test_a_client_that_does_not_read_is_let_go(autojump_clock: MockClock) -> None:
-    """It cannot hold the page it asked for in memory for long."""
-    ours, theirs = trio.testing.lockstep_stream_pair()
-    started = autojump_clock.current_time()
+async def test_a_plain_server_has_no_admin_port() -> None:
+    """It is off unless asked for."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Admin(Metrics(), "one", lambda: True).handle, theirs)
-        await ours.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert autojump_clock.current_time() - started < 10
-
-
-async def test_a_client_that_leaves_before_its_answer() -> None:
-    """Nobody is there to be told, and it is worth no log."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    await ours.send_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-    await ours.aclose()
-    with capture_logs() as logs:
-        await Admin(Metrics(), "one", lambda: True).handle(theirs)
-    assert logs == []
-
-
-async def test_a_stream_that_cannot_be_half_closed(autojump_clock: MockClock) -> None:
-    """Any stream will do; this one is closed after the client had its time to read."""
-    to_server, from_client = trio.testing.memory_stream_one_way_pair()
-    to_client, from_server = trio.testing.memory_stream_one_way_pair()
-
-    class Whole(trio.abc.Stream):
-        """A stream without send_eof."""
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            await to_client.send_all(data)
-
-        async def wait_send_all_might_not_block(self) -> None:
-            raise NotImplementedError
-
-        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-            return await from_client.receive_some(max_bytes)
-
-        async def aclose(self) -> None:
-            await to_client.aclose()
-
-    await to_server.send_all(b"GET /livez HTTP/1.0\r\n\r\n")
-    started = autojump_clock.current_time()
-    await Admin(Metrics(), "one", lambda: True).handle(Whole())
-    assert autojump_clock.current_time() - started < 2
-    assert (await from_server.receive_some()).endswith(b"alive\n")
-
-
-async def test_idle_connections_do_not_lock_out_probes() -> None:
-    """The one that has been quiet for longest goes, not the newcomer."""
-    async with running() as pages:
-        scraper = pages.connect()
-        await scraper.ask("/metrics")
-        idle = []
-        for _ in range(15):
-            idle.append(pages.connect())
-            await trio.testing.wait_all_tasks_blocked()  # tasks start in no certain order
-        await scraper.ask("/metrics")  # heard of again: now idle[0] is the eldest
-        response, _ = await pages.connect().ask("/livez")
-        assert response.status_code == 200
-        assert await idle[0].rest() == b""
-        for client in [scraper, *idle[1:]]:
-            response, _ = await client.ask("/livez")
-            assert response.status_code == 200
-
-
-async def test_a_fault_of_ours_ends_one_connection_and_is_logged() -> None:
-    """Never the server."""
-
-    def fail() -> bool:
-        raise RuntimeError("broken")
-
-    ours, theirs = trio.testing.memory_stream_pair()
-    await ours.send_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-    with capture_logs() as logs:
-        await Admin(Metrics(), "one", fail).handle(theirs)
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
-        ("the admin page failed", "error")
-    ]
-    assert await ours.receive_some() == b""
-
-
-async def test_a_lack_of_descriptors_is_waited_out(autojump_clock: MockClock) -> None:
-    """It is told once, not at every try, and the next client is served."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    lacking = [OSError(errno.EMFILE, "too many")] * 20
-
-    class Listener(trio.abc.Listener[trio.abc.Stream]):
-        """A listener without descriptors, for a while."""
-
-        async def accept(self) -> trio.abc.Stream:
-            await trio.lowlevel.checkpoint()
-            if lacking:
-                raise lacking.pop()
-            if not served.is_set():
-                served.set()
-                return theirs
-            return await trio.sleep_forever()
-
-        async def aclose(self) -> None:
-            raise NotImplementedError
-
-    served = trio.Event()
-    with capture_logs() as logs:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(Admin(Metrics(), "one", lambda: True).serve, [Listener()])
-            response, _ = await Client(ours).ask("/livez")
-            assert response.status_code == 200
-            assert 1 < autojump_clock.current_time() < 4
-            nursery.cancel_scope.cancel()
-    assert [(entry["event"], entry["error"]) for entry in logs] == [
-        ("cannot accept on the admin port for now", "Too many open files")
-    ]
+        config = ServerConfig(ports=[0], hosts=["127.0.0.1"])
+        server: Server = await nursery.start(serve, config)
+        assert server.admin_port is None
+        server.drain()

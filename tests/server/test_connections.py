@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
+from serving import close_with_reset, connected, exchange, running, until
 from structlog.testing import capture_logs
 
 from trio_echo.framing import Framer
 from trio_echo.server import Server, ServerConfig, serve
-from trio_echo.server.connections import Connection
+from trio_echo.server.connection import Connection
+from trio_echo.server.stream import LoopStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,3 +144,66 @@ async def test_a_fault_of_ours_ends_one_connection_and_is_logged_once(
     errors = [entry["event"] for entry in logs if entry["log_level"] == "error"]
     assert errors == ["a connection failed"]
     assert server.metrics.ended["error"] == 1
+
+
+async def test_a_cancellation_amid_an_accept_is_no_fault() -> None:
+    """In whichever tick it comes, the connection is cut, and nothing is logged as broken."""
+    for tick in range(24):
+        with capture_logs() as logs:
+            async with trio.open_nursery() as nursery:
+                config = ServerConfig(ports=[0], prefix="one", hosts=["127.0.0.1"])
+                server: Server = await nursery.start(serve, config)
+                address = ("127.0.0.1", server.ports[0])
+                clients = [socket.create_connection(address) for _ in range(3)]
+                for _ in range(tick % 8):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            for client in clients:
+                client.close()
+        assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+async def test_nothing_of_a_connection_is_kept() -> None:
+    """Not by a task that waits for the next one: there may be a long line in it."""
+    async with running(max_line=1_000_000) as server:
+        async with connected(server, 10) as clients:
+            for client in clients:
+                await client.send_all(b"a" * 900_000)
+            await until(lambda: server.metrics.received_bytes == 9_000_000)
+            for client in clients:
+                close_with_reset(client.socket)
+        await until(lambda: server.metrics.ended["reset"] == 10)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Connection)]
+
+
+async def test_a_client_amid_a_line_at_the_last_call_can_still_idle(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The drain waits for the rest of its line, the idle timeout does not."""
+    autojump_clock.autojump_threshold = 0.02
+    async with (
+        running(idle_timeout=3, drain_timeout=1000) as server,
+        connected(server) as (client,),
+    ):
+        await exchange(client, b"a\n", b"one a\n")
+        (connection,) = server.metrics._open  # noqa: SLF001 - an instant cannot be hit from outside
+        assert isinstance(connection, Connection)
+        connection.end("drain")
+        await client.send_all(b"amid a line")
+        began = trio.current_time()
+        assert await client.receive_some() == b""
+        assert 3 <= trio.current_time() - began < 5
+        await until(lambda: not server.metrics.open)
+        assert server.metrics.ended["idle"] == 1
+
+
+def test_a_kernel_that_cannot_tell_what_is_queued_ends_nothing() -> None:
+    """The time of a blocked client is told by its bytes alone then."""
+    _, server = trio.testing.memory_stream_pair()
+    stream = LoopStream(server, lambda: None)
+    stream.blocked = True
+    with Path("/dev/null").open("rb") as no_socket:
+        connection = Connection(stream, Framer(b""), ("127.0.0.1", 1), no_socket.fileno())
+        assert connection.quiet(1.0) == 0.0
+        assert connection.quiet(3.0) == 2.0

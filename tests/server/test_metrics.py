@@ -11,7 +11,7 @@ from scraping import OPENMETRICS, TEXT, read_samples
 
 from trio_echo.errors import ConfigError
 from trio_echo.framing import encode_prefix
-from trio_echo.server.exposition import Exposition
+from trio_echo.server.admin import Exposition
 from trio_echo.server.metrics import REASONS, Metrics, Reason
 
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+import serving
 import trio
 import trio.testing
 import trustme
 from certificates import Certificates
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from trio_echo.framing import Framer, LineTooLongError, encode_prefix
 from trio_echo.server import Server, ServerConfig, serve
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +200,72 @@ async def test_a_plain_client_on_a_tls_port(certificates: Certificates) -> None:
     (warning,) = (entry for entry in logs if entry["log_level"] == "warning")
     assert warning["error"] == "wrong version number"
     assert warning["peer"].startswith("127.0.0.1:")
+
+
+class RecordClient:
+    """A client of TLS whose records and segments a test cuts as it likes."""
+
+    def __init__(self, plain: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self._plain = plain
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def shake_hands(self) -> None:
+        """Agree on keys."""
+        await self._step(self._tls.do_handshake)
+        await self._plain.send_all(self._outgoing.read())
+
+    async def send(self, records: list[bytes], cuts: list[int]) -> None:
+        """Send each part as records of its own, cut into segments at places; then the end."""
+        for part in filter(None, records):
+            self._tls.write(part)
+        stream = self._outgoing.read()
+        places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+        for start, end in pairwise(places):
+            await self._plain.send_all(stream[start:end])
+            await trio.testing.wait_all_tasks_blocked()
+        await self._plain.send_eof()
+
+    async def receive_all(self) -> bytes:
+        """Receive to the proper end."""
+        read = b""
+        while part := await self._step(partial(self._tls.read, 65_536)):
+            read += part
+        return read
+
+    async def _step(self, call: Callable[[], T]) -> T:
+        """Call with all the input that it needs."""
+        while True:
+            try:
+                return call()
+            except ssl.SSLWantReadError:
+                if answer := self._outgoing.read():
+                    await self._plain.send_all(answer)
+                self._incoming.write(await self._plain.receive_some())
+
+
+@given(
+    records=st.lists(
+        st.lists(st.sampled_from([b"\n", b"a", b"\r", b"\0\xff", b"b" * 90, b"c" * 17_000])).map(
+            b"".join
+        ),
+        max_size=6,
+    ),
+    cuts=st.lists(st.integers(min_value=0, max_value=60_000), max_size=8),
+)
+async def test_how_it_is_cut_into_records_and_segments_changes_nothing(
+    certificates: Certificates, records: list[bytes], cuts: list[int]
+) -> None:
+    """The answer is a function of the bytes, the line limit included."""
+    framer = Framer(encode_prefix("one"), 16_000)
+    try:
+        expected = framer.feed(b"".join(records)) + framer.end()
+    except LineTooLongError as error:
+        expected = error.answer
+    settings = {"tls": certificates.config(), "max_line": 16_000}
+    async with serving.running(**settings) as server, serving.connected(server, port=1) as (plain,):
+        client = RecordClient(plain, certificates.client_context())
+        await client.shake_hands()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, records, cuts)
+            assert await client.receive_all() == expected

@@ -7,7 +7,9 @@ import os
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import trio
 
 from trio_echo.errors import ConfigError
 from trio_echo.text import format_address
@@ -17,15 +19,16 @@ if TYPE_CHECKING:
 
     from trio_echo.server.config import ServerConfig
 
-__all__ = ["Listener", "open_admin_listeners", "open_listeners"]
+__all__ = ["Listener", "open_listeners", "peer"]
 
 _BACKLOG = 0xFFFF  # the kernel takes less where net.core.somaxconn says so
 _TRIES_FOR_ANY_PORT = 16
 
-_Address: TypeAlias = tuple[socket.AddressFamily, str]
+_Address: TypeAlias = tuple[socket.AddressFamily, str, int]
+"""Family, numeric host, and the scope of a link-local one: the index of its interface."""
 
-_EVERY_IPV4: Final = (socket.AF_INET, "0.0.0.0")  # noqa: S104 - every address is meant
-_EVERY_IPV6: Final = (socket.AF_INET6, "::")
+_EVERY_IPV4: Final = (socket.AF_INET, "0.0.0.0", 0)  # noqa: S104 - every address is meant
+_EVERY_IPV6: Final = (socket.AF_INET6, "::", 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,45 +51,57 @@ class Listener:
         return format_address(self.host, self.port)
 
 
-def open_listeners(config: ServerConfig) -> list[Listener]:
+def peer(address: tuple[Any, ...]) -> str:
+    """Write the address that a socket gives for its peer or itself."""
+    return format_address(_scoped(address), address[1])
+
+
+def _scoped(address: tuple[Any, ...]) -> str:
+    """Take the host of a socket's address, with the interface of a link-local one."""
+    host, _, *rest = address
+    scope = rest[1] if rest else 0
+    return f"{host}%{socket.if_indextoname(scope)}" if scope else str(host)
+
+
+async def open_listeners(config: ServerConfig) -> tuple[list[Listener], list[Listener]]:
     """Listen on every port of the configuration, on each of its hosts.
 
     Returns:
-        The listeners in the order of the configuration, plain ports first. A
-        port 0 is the same real port on all hosts.
+        The listeners for clients in the order of the configuration, plain ports
+        first, and those of the admin port, if there is one. A port 0 is the
+        same real port on all hosts.
 
     Raises:
         ConfigError: an address cannot be listened on; none is left open.
     """
+    addresses = [address for host in config.hosts for address in await _resolve(host)]
     wanted = [("ports", port) for port in config.ports]
     if config.tls is not None:
         wanted += [("tls_ports", port) for port in config.tls.ports]
-    return _open(config, wanted)
-
-
-def open_admin_listeners(config: ServerConfig) -> list[Listener]:
-    """Listen on the admin port, if there is one, as `open_listeners` does on the others."""
-    return _open(config, [] if config.admin_port is None else [("admin_port", config.admin_port)])
-
-
-def _open(config: ServerConfig, wanted: Iterable[tuple[str, int]]) -> list[Listener]:
-    """Listen on ports, each given with the field it stands in."""
+    admin = [] if config.admin_port is None else [("admin_port", config.admin_port)]
     with ExitStack() as opened:
-        listeners = []
-        for field, port in wanted:
-            for sock in _open_port(field, config.hosts, port):
-                opened.enter_context(sock)
-                host, real_port = sock.getsockname()[:2]
-                listeners.append(Listener(sock, host, real_port, tls=field == "tls_ports"))
+        both = _open(addresses, wanted, opened), _open(addresses, admin, opened)
         opened.pop_all()
+    return both
+
+
+def _open(
+    addresses: Sequence[_Address], wanted: Iterable[tuple[str, int]], opened: ExitStack
+) -> list[Listener]:
+    """Listen on ports, each given with the field it stands in."""
+    listeners = []
+    for field, port in wanted:
+        for sock in _open_port(field, _without_overlaps(addresses), port):
+            opened.enter_context(sock)
+            name = sock.getsockname()
+            listeners.append(Listener(sock, _scoped(name), name[1], tls=field == "tls_ports"))
     return listeners
 
 
-def _open_port(field: str, hosts: Sequence[str], port: int) -> list[socket.socket]:
-    """Listen on one port of all hosts."""
-    if not hosts:
+def _open_port(field: str, addresses: Sequence[_Address], port: int) -> list[socket.socket]:
+    """Listen on one port of all addresses; of every address if none is given."""
+    if not addresses:
         return [_listen_everywhere(field, port)]
-    addresses = _without_overlaps(address for host in hosts for address in _resolve(host))
     if port != 0:
         return _listen_on_all(field, addresses, port)
     for _ in range(_TRIES_FOR_ANY_PORT - 1):
@@ -106,18 +121,18 @@ def _without_overlaps(addresses: Iterable[_Address]) -> list[_Address]:
     """
     once = list(dict.fromkeys(addresses))
     everywhere = [address for address in once if address in (_EVERY_IPV4, _EVERY_IPV6)]
-    families = {family for family, _ in everywhere}
+    families = {family for family, _, _ in everywhere}
     return [each for each in once if each in everywhere or each[0] not in families]
 
 
 def _listen_on_all(field: str, addresses: Sequence[_Address], port: int) -> list[socket.socket]:
     # With an IPv4 address beside it, "::" is for IPv6 alone; the kernel would
     # take the one for in use that the other covers.
-    dual = all(family == socket.AF_INET6 for family, _ in addresses)
+    dual = all(family == socket.AF_INET6 for family, _, _ in addresses)
     with ExitStack() as opened:
         socks = []
-        for family, host in addresses:
-            sock = opened.enter_context(_listen(field, family, host, port, dual=dual))
+        for address in addresses:
+            sock = opened.enter_context(_listen(field, address, port, dual=dual))
             port = sock.getsockname()[1]
             socks.append(sock)
         opened.pop_all()
@@ -127,28 +142,32 @@ def _listen_on_all(field: str, addresses: Sequence[_Address], port: int) -> list
 def _listen_everywhere(field: str, port: int) -> socket.socket:
     """Listen on every address: dual stack, or IPv4 where there is no IPv6."""
     try:
-        return _listen(field, *_EVERY_IPV6, port, dual=True)
+        return _listen(field, _EVERY_IPV6, port, dual=True)
     except _NoFamilyError:
-        return _listen(field, *_EVERY_IPV4, port)
+        return _listen(field, _EVERY_IPV4, port)
 
 
-def _resolve(host: str) -> list[_Address]:
-    """Find the addresses of a host of the configuration."""
+async def _resolve(host: str) -> list[_Address]:
+    """Find the addresses of a host of the configuration, without blocking trio's thread."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await trio.socket.getaddrinfo(
+            host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except (OSError, UnicodeError) as error:
         raise ConfigError("host", f"cannot resolve {host!r}: {error}") from error
-    return [(family, str(address[0])) for family, _, _, _, address in found]
+    return [
+        (family, str(address[0]), int(address[-1]) if family == socket.AF_INET6 else 0)
+        for family, _, _, _, address in found
+    ]
 
 
 class _NoFamilyError(ConfigError):
     """This machine does not speak the address family."""
 
 
-def _listen(
-    field: str, family: socket.AddressFamily, host: str, port: int, *, dual: bool = False
-) -> socket.socket:
+def _listen(field: str, address: _Address, port: int, *, dual: bool = False) -> socket.socket:
     """Listen on one address; on every IPv4 one too, if it is every IPv6 one and `dual`."""
+    family, host, scope = address
     with ExitStack() as opened:
         try:
             sock = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -161,7 +180,9 @@ def _listen(
                 sock.setsockopt(
                     socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::" or not dual)
                 )
-            sock.bind((host, port))
+                sock.bind((host, port, 0, scope))
+            else:
+                sock.bind((host, port))
             sock.listen(_BACKLOG)
         except OSError as error:
             raise _explained(field, host, port, error) from error

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import select
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from trio_echo.server.accept import Acceptor
+from trio_echo.server.accept import Acceptor, refuse_new
 from trio_echo.server.connections import Connections
-from trio_echo.server.hub import Hub
-from trio_echo.server.listeners import open_admin_listeners, open_listeners
+from trio_echo.server.epoll import open_hub
+from trio_echo.server.listeners import open_listeners
 from trio_echo.server.metrics import Metrics
-from trio_echo.server.refuse import refuse_new
 from trio_echo.server.tls import server_context
-from trio_echo.server.transport import Carrier
 
 if TYPE_CHECKING:
     import ssl
@@ -78,20 +76,17 @@ class Server:
     ) -> None:
         """Serve until `drain` and the end that follows it, or until cancelled.
 
-        The nurseries, from the outside in: services, which live as long as any
-        connection does; handlers, a task for each connection; and accepting,
-        which ends alone while the handlers finish.
+        From the outside in: the hub, which carries every connection; services,
+        which live as long as any connection does; handlers, a task for each
+        connection; and accepting, which ends alone while the handlers finish.
         """
-        async with trio.open_nursery() as services:
-            hub = Hub() if hasattr(select, "epoll") else None
-            if hub is not None:
-                services.start_soon(hub.run)
+        hub_or_none = open_hub() if hasattr(select, "epoll") else nullcontext()
+        async with hub_or_none as hub, trio.open_nursery() as services:
             if self._admin_listeners:
                 services.start_soon(self._serve_admin)
             with self._serving:
                 async with trio.open_nursery() as handlers:
-                    carrier = Carrier(hub, context)
-                    connections = Connections(self._config, self.metrics, handlers, carrier)
+                    connections = Connections(self._config, self.metrics, handlers, hub, context)
                     services.start_soon(connections.sweep)
                     acceptors = [Acceptor(each, connections) for each in self._listeners]
                     async with trio.open_nursery() as accepting:
@@ -125,14 +120,14 @@ class Server:
         """Serve the admin pages, to the end of the drain."""
         # Here, since h11 and prometheus_client take a quarter of a second to
         # import, and most servers have no admin port.
-        from trio_echo.server.admin import Admin  # noqa: PLC0415 - see above
+        from trio_echo.server.admin import admin_front  # noqa: PLC0415 - see above
 
-        admin = Admin(self.metrics, self._config.prefix, lambda: self.ready)
         listeners = [
             trio.SocketListener(trio.socket.from_stdlib_socket(listener.sock))
             for listener in self._admin_listeners
         ]
-        await admin.serve(listeners)
+        front = admin_front(self.metrics, self._config.prefix, lambda: self.ready)
+        await front.serve(listeners)
 
 
 async def serve(
@@ -154,10 +149,7 @@ async def serve(
     """
     context = None if config.tls is None else server_context(config.tls)
     with ExitStack() as sockets:
-        listeners = open_listeners(config)
-        for listener in listeners:
-            sockets.enter_context(listener.sock)
-        admin_listeners = open_admin_listeners(config)
-        for listener in admin_listeners:
+        listeners, admin_listeners = await open_listeners(config)
+        for listener in (*listeners, *admin_listeners):
             sockets.enter_context(listener.sock)
         await Server(config, listeners, admin_listeners).run(context, task_status=task_status)

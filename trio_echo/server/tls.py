@@ -140,9 +140,13 @@ class TLSStream(trio.abc.HalfCloseableStream):
     Args:
         transport: the stream underneath, owned by this one from now on.
         context: from `server_context`.
+
+    Attributes:
+        moved: bytes received and sent so far underneath: records, not lines.
     """
 
     def __init__(self, transport: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
+        self.moved = 0
         self._transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -243,9 +247,11 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 # OpenSSL is not told: it would take this for an attack and
                 # refuse to send the answers that are still owed.
                 return _EOF
+            self.moved += len(data)
             self._incoming.write(data)
 
     async def _flush(self) -> None:
         """Send what OpenSSL has written."""
         if data := self._outgoing.read():
             await self._transport.send_all(data)
+            self.moved += len(data)

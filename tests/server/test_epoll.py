@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_echo.framing import Framer, LineTooLongError, encode_prefix
-from trio_echo.server.edge import EdgeStream
-from trio_echo.server.hub import Hub
+from trio_echo.server.epoll import EpollStream, Hub, open_hub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,8 +27,8 @@ if not hasattr(select, "epoll"):
 class Edges:
     """A running hub, and the sockets that a test opens."""
 
-    def __init__(self) -> None:
-        self.hub = Hub()
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
         self._opened: list[socket.socket] = []
 
     def connected(self) -> tuple[socket.socket, socket.socket]:
@@ -42,12 +41,12 @@ class Edges:
         self._opened += [client, server]
         return server, client
 
-    def pair(self) -> tuple[EdgeStream, trio.SocketStream]:
+    def pair(self) -> tuple[EpollStream, trio.SocketStream]:
         """Make a stream on the hub, and trio's own at the client's end."""
         server, client = self.connected()
         wrapped = trio.socket.socket(fileno=client.detach())
         self._opened.append(wrapped)  # type: ignore[arg-type]  # it closes alike
-        return EdgeStream(self.hub, server), trio.SocketStream(wrapped)
+        return self.hub.stream(server), trio.SocketStream(wrapped)
 
     def own(self, sock: socket.socket) -> None:
         """Close a socket at the end of the test."""
@@ -62,14 +61,12 @@ class Edges:
 @asynccontextmanager
 async def running_hub() -> AsyncIterator[Edges]:
     """Run a hub for the length of a test."""
-    async with trio.open_nursery() as nursery:
-        edges = Edges()
-        nursery.start_soon(edges.hub.run)
+    async with open_hub() as hub:
+        edges = Edges(hub)
         try:
             yield edges
         finally:
             edges.close()
-            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -105,16 +102,16 @@ async def test_it_is_a_stream_as_trio_defines_one() -> None:
     """Its own conformance check passes, with back-pressure and half-close."""
     async with running_hub() as edges:
 
-        async def streams() -> tuple[EdgeStream, EdgeStream]:
+        async def streams() -> tuple[EpollStream, EpollStream]:
             one, other = edges.connected()
-            return EdgeStream(edges.hub, one), EdgeStream(edges.hub, other)
+            return edges.hub.stream(one), edges.hub.stream(other)
 
-        async def clogged() -> tuple[EdgeStream, EdgeStream]:
+        async def clogged() -> tuple[EpollStream, EpollStream]:
             one, other = edges.connected()
             # Again and again: what the one's buffer held moves into the other's.
             while fill(one) + fill(other):
                 await trio.testing.wait_all_tasks_blocked()
-            return EdgeStream(edges.hub, one), EdgeStream(edges.hub, other)
+            return edges.hub.stream(one), edges.hub.stream(other)
 
         await trio.testing.check_half_closeable_stream(streams, clogged)
 
@@ -182,7 +179,7 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
     """Back-pressure holds in the hub; when the client reads, nothing was lost."""
     async with running_hub() as edges, trio.open_nursery() as nursery:
         sock, client = edges.connected()
-        server = EdgeStream(edges.hub, sock)
+        server = edges.hub.stream(sock)
 
         async def serve() -> None:
             await server.relay(bytes, 65_536)
@@ -299,7 +296,7 @@ async def test_a_deadline_ends_a_blocked_send() -> None:
     async with running_hub() as edges:
         for send in ("relay", "send_all"):
             sock, client = edges.connected()
-            server = EdgeStream(edges.hub, sock)
+            server = edges.hub.stream(sock)
             with trio.move_on_after(0.05) as scope:
                 if send == "relay":
                     async with trio.open_nursery() as nursery:
@@ -332,7 +329,7 @@ async def test_an_error_in_the_framer_is_raised_in_the_handler(parked: bool) -> 
         await answered(server, client)
 
 
-async def answered(server: EdgeStream, client: trio.SocketStream) -> None:
+async def answered(server: EpollStream, client: trio.SocketStream) -> None:
     """Check that a stream still serves, and close it."""
     async with raising(LineTooLongError, server.relay, Framer(b"one ", 4).feed, 65_536):
         await client.send_all(b"more\n")
@@ -379,7 +376,7 @@ async def test_a_close_wakes_the_task_that_waits(waiting: str) -> None:
     """It is told that the stream was closed under it."""
     async with running_hub() as edges:
         sock, client = edges.connected()
-        server = EdgeStream(edges.hub, sock)
+        server = edges.hub.stream(sock)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "relay": lambda: server.relay(bytes, 65_536),
             "receive_some": server.receive_some,
@@ -419,7 +416,7 @@ async def test_a_descriptor_number_used_again_serves_the_new_connection() -> Non
             assert accepted.fileno() == number
             edges.own(accepted)
             accepted.setblocking(False)
-            new = EdgeStream(edges.hub, accepted)
+            new = edges.hub.stream(accepted)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(new.relay, Framer(b"new ").feed, 65_536)
                 await trio.testing.wait_all_tasks_blocked()
@@ -434,7 +431,7 @@ async def test_a_firehose_starves_nobody() -> None:
     """Fifty polite clients get their answers within a few turns of one that floods."""
     async with running_hub() as edges, trio.open_nursery() as nursery:
         sock, flood = edges.connected()
-        firehose = EdgeStream(edges.hub, sock)
+        firehose = edges.hub.stream(sock)
         chunks = 0
         answered_at: list[int] = []
 
@@ -510,10 +507,10 @@ async def test_two_streams_ready_at_once_where_the_first_closes_the_second() -> 
     """An edge that was already taken for a closed stream is dropped."""
     async with running_hub() as edges, trio.open_nursery() as nursery:
         (one, one_client), (two, two_client) = (edges.connected() for _ in range(2))
-        first, second = EdgeStream(edges.hub, one), EdgeStream(edges.hub, two)
+        first, second = edges.hub.stream(one), edges.hub.stream(two)
         closed = []
 
-        async def serve(own: EdgeStream, other: EdgeStream) -> None:
+        async def serve(own: EpollStream, other: EpollStream) -> None:
             def feed(_: bytes) -> bytes:
                 other.close()
                 return b"mine"
@@ -549,7 +546,7 @@ async def test_many_that_are_always_ready_leave_others_their_turn() -> None:
             return feed
 
         for sock, client in pairs:
-            nursery.start_soon(EdgeStream(edges.hub, sock).relay, ask_again(client), 1)
+            nursery.start_soon(edges.hub.stream(sock).relay, ask_again(client), 1)
         await trio.testing.wait_all_tasks_blocked()
         for _, client in pairs:
             client.send(b"x")
@@ -606,7 +603,7 @@ async def test_an_answer_waits_for_a_pipe_that_is_full_to_the_last_byte() -> Non
     """Not a byte of it fits, and none is lost."""
     async with running_hub() as edges, trio.open_nursery() as nursery:
         sock, client = edges.connected()
-        server = EdgeStream(edges.hub, sock)
+        server = edges.hub.stream(sock)
         before = 0
 
         def feed(chunk: bytes) -> bytes:

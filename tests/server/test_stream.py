@@ -1,4 +1,4 @@
-"""Any stream as a transport: what `EdgeStream` does of itself, the generic loop does too."""
+"""Any stream as a transport: what `EpollStream` does of itself, the generic loop does too."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 import trio
 import trio.testing
 
-from trio_echo.server.transport import StreamTransport
+from trio_echo.server.stream import LoopStream
 
 
 async def test_an_interruption_finds_who_waits() -> None:
     """Nobody at first; then the receiver, who can go on afterwards."""
     client, stream = trio.testing.memory_stream_pair()
-    transport = StreamTransport(stream, lambda: None)
+    transport = LoopStream(stream, lambda: None)
     assert not transport.interrupt(KeyError())
 
     async def receive() -> None:
@@ -31,7 +31,7 @@ async def test_an_interruption_finds_who_waits() -> None:
 async def test_what_comes_as_it_is_interrupted_is_not_lost() -> None:
     """The bytes had woken the task already: they are there for the next receive."""
     _, server = trio.testing.memory_stream_pair()
-    transport = StreamTransport(server, lambda: None)
+    transport = LoopStream(server, lambda: None)
 
     async def receive_twice() -> None:
         with pytest.raises(TimeoutError):

@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from serving import answers, close_with_reset, connected, receive, receive_all, running, until
 
 from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server.edge import EdgeStream
-from trio_echo.server.handler import EndedError, converse, end_politely
-from trio_echo.server.hub import Hub
-from trio_echo.server.transport import StreamTransport
+from trio_echo.server.connection import EndedError, converse, end_politely
+from trio_echo.server.epoll import open_hub
+from trio_echo.server.stream import LoopStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from trio_echo.server.metrics import Reason
-    from trio_echo.server.transport import Transport
+    from trio_echo.server.stream import Stream
 
 Kind = Literal["edge", "socket", "memory"]
 """The engine, the generic loop over a real socket, and the same over memory."""
@@ -48,27 +47,27 @@ class Conversation:
 
     Attributes:
         client: the client's side.
-        transport: the server's.
+        stream: the server's.
         framer: the server's.
         ended: what the handler returned or raised, once it has.
     """
 
     client: trio.abc.HalfCloseableStream
-    transport: Transport
+    stream: Stream
     framer: Framer
     ended: list[Reason | Exception] = field(default_factory=list)
 
     async def hold(self) -> None:
         """Run the handler to its end, and close after it as its owner does."""
         try:
-            reason = await converse(self.transport, self.framer)
+            reason = await converse(self.stream, self.framer)
             if reason in {"drain", "line-too-long"}:
-                await end_politely(self.transport)
+                await end_politely(self.stream)
             self.ended.append(reason)
         except (trio.BrokenResourceError, EndedError) as error:
             self.ended.append(error)
         finally:
-            self.transport.close()
+            self.stream.close()
 
     async def end(self) -> Reason | Exception:
         """Wait until the handler has ended, and tell how."""
@@ -114,9 +113,9 @@ async def conversing(
         max_line: of the framer.
         lockstep: over memory, hold no byte between the two sides.
     """
-    transport: Transport
+    stream: Stream
     client: trio.abc.HalfCloseableStream
-    async with trio.open_nursery() as nursery:
+    async with open_hub() as hub, trio.open_nursery() as nursery:
         if kind == "memory":
             make = (
                 trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
@@ -127,18 +126,16 @@ async def conversing(
                 server.send_stream.close()
                 server.receive_stream.close()
 
-            transport = StreamTransport(server, close)
+            stream = LoopStream(server, close)
         else:
             ours, theirs = tcp_pair()
             client = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
             if kind == "edge":
-                hub = Hub()
-                nursery.start_soon(hub.run)
-                transport = EdgeStream(hub, theirs)
+                stream = hub.stream(theirs)
             else:
                 wrapped = trio.socket.from_stdlib_socket(theirs)
-                transport = StreamTransport(trio.SocketStream(wrapped), wrapped.close)
-        conversation = Conversation(client, transport, Framer(encode_prefix(prefix), max_line))
+                stream = LoopStream(trio.SocketStream(wrapped), wrapped.close)
+        conversation = Conversation(client, stream, Framer(encode_prefix(prefix), max_line))
         async with client:
             nursery.start_soon(conversation.hold)
             yield conversation
@@ -219,8 +216,8 @@ async def test_lines_are_answered_as_soon_as_they_are_complete(kind: Kind) -> No
         assert await receive_all(conversation.client) == b"one rest"
         assert await conversation.end() == "eof"
         assert conversation.framer.lines == 4
-        assert conversation.transport.received == 28
-        assert conversation.transport.sent == 44
+        assert conversation.stream.received == 28
+        assert conversation.stream.sent == 44
 
 
 @kinds
@@ -273,14 +270,14 @@ async def test_a_client_that_does_not_read_is_not_read_from(kind: Kind) -> None:
     ):
         nursery.start_soon(conversation.client.send_all, lines)
         await conversation.park()
-        taken = conversation.transport.received
+        taken = conversation.stream.received
         assert 0 < taken < len(lines)
-        assert conversation.transport.blocked
+        assert conversation.stream.blocked
         await conversation.park()
-        assert conversation.transport.received == taken
+        assert conversation.stream.received == taken
         assert await receive(conversation.client, len(expected)) == expected
         await conversation.park()
-        assert not conversation.transport.blocked
+        assert not conversation.stream.blocked
 
 
 @sockets
@@ -298,7 +295,7 @@ async def test_a_reset_ends_a_stuck_handler(kind: Kind) -> None:
     async with conversing(kind) as conversation, trio.open_nursery() as nursery:
         nursery.start_soon(send_until_broken, conversation.client)
         await conversation.park()
-        assert conversation.transport.blocked
+        assert conversation.stream.blocked
         close_with_reset(cast("trio.SocketStream", conversation.client).socket)
         assert isinstance(await conversation.end(), trio.BrokenResourceError)
 
@@ -317,7 +314,7 @@ async def test_an_idle_client_is_ended(kind: Kind) -> None:
         await conversation.client.send_all(b"a\nrest")
         assert await receive(conversation.client, 6) == b"one a\n"
         await conversation.park()
-        assert conversation.transport.interrupt(EndedError("idle"))
+        assert conversation.stream.interrupt(EndedError("idle"))
         assert await receive_all(conversation.client) == b""
         assert await conversation.end() == "idle"
 
@@ -328,7 +325,7 @@ async def test_a_stuck_client_is_ended(kind: Kind) -> None:
     async with conversing(kind, lockstep=True) as conversation, trio.open_nursery() as nursery:
         nursery.start_soon(send_until_broken, conversation.client)
         await conversation.park()
-        assert conversation.transport.interrupt(EndedError("idle"))
+        assert conversation.stream.interrupt(EndedError("idle"))
         assert await conversation.end() == "idle"
         await conversation.client.aclose()
 
@@ -344,7 +341,7 @@ async def test_a_client_that_does_not_read_its_rest_is_ended(kind: Kind) -> None
         nursery.start_soon(send_apart, conversation.client, [rest])
         await until(lambda: conversation.framer.lines == 1)
         await conversation.park()
-        assert conversation.transport.interrupt(EndedError("idle"))
+        assert conversation.stream.interrupt(EndedError("idle"))
         assert await conversation.end() == "idle"
 
 
@@ -353,7 +350,7 @@ async def test_a_client_that_does_not_read_the_error_line_is_ended() -> None:
     async with conversing("memory", max_line=100, lockstep=True) as conversation:
         await conversation.client.send_all(b"b" * 101)
         await conversation.park()
-        assert conversation.transport.interrupt(EndedError("idle"))
+        assert conversation.stream.interrupt(EndedError("idle"))
         assert await conversation.end() == "idle"
 
 
@@ -364,7 +361,7 @@ async def test_a_quiet_client_is_told_of_the_end(kind: Kind) -> None:
         await conversation.client.send_all(b"a\n")
         assert await receive(conversation.client, 6) == b"one a\n"
         await conversation.park()
-        assert conversation.transport.interrupt(EndedError("drain"))
+        assert conversation.stream.interrupt(EndedError("drain"))
         assert await receive_all(conversation.client) == b""
         assert not conversation.ended
         await conversation.client.send_eof()
@@ -379,7 +376,7 @@ async def test_all_that_came_with_the_end_is_answered_in_full(
     assert clock.current_time() == 0
     async with conversing(kind) as conversation:
         await conversation.park()
-        assert conversation.transport.interrupt(EndedError("drain"))
+        assert conversation.stream.interrupt(EndedError("drain"))
         sent = conversation.fill(b"a line that came with the end\n")
         whole = sent[: sent.rindex(b"\n") + 1]
         expected = answers(whole)
@@ -400,5 +397,5 @@ async def test_an_end_amid_the_polite_end_changes_nothing(kind: Kind) -> None:
         await conversation.client.send_all(b"b" * 101)
         assert await receive_all(conversation.client) == ERROR
         await conversation.park()
-        conversation.transport.interrupt(EndedError("drain"))
+        conversation.stream.interrupt(EndedError("drain"))
         assert await conversation.end() == "line-too-long"

@@ -1,18 +1,17 @@
-"""What the handler sees of a connection, whatever carries it.
+"""What a connection uses of its stream, and the plain loop that makes it of any trio stream.
 
-There are two kinds, and a `Carrier` chooses between them: `EdgeStream` for a
-plain socket where there is epoll, and `StreamTransport`, one generic loop, for
-everything else: TLS, platforms without epoll, memory streams in tests.
+A plain socket where there is epoll goes on the engine, `EpollStream`. All else
+goes through `LoopStream`: TLS, platforms without epoll such as macOS, memory
+streams in tests.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from trio_echo.server.edge import EdgeStream
 from trio_echo.server.tls import TLSStream
 
 if TYPE_CHECKING:
@@ -20,27 +19,28 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from trio_echo.server.hub import Hub
+    from trio_echo.server.epoll import Hub
 
-__all__ = ["Carrier", "StreamTransport", "Transport"]
-
-_GOODBYE: Final = 2.0
-"""Seconds that a goodbye may take."""
+__all__ = ["LoopStream", "Stream", "carry"]
 
 _SLICE: Final = 16 * 1024
 """Bytes sent at once, so that a client that reads slowly is seen to move."""
 
 
-class Transport(Protocol):
-    """One connection, as the handler uses it; see `EdgeStream` for the words."""
+class Stream(Protocol):
+    """One connection's stream; see `EpollStream` for what each word promises."""
 
     @property
     def received(self) -> int:
-        """Bytes received so far."""
+        """Bytes received so far, above TLS."""
 
     @property
     def sent(self) -> int:
-        """Bytes sent so far."""
+        """Bytes sent so far, above TLS."""
+
+    @property
+    def moved(self) -> int:
+        """Bytes that the socket received and sent so far, those of TLS included."""
 
     @property
     def blocked(self) -> bool:
@@ -61,9 +61,6 @@ class Transport(Protocol):
     async def send_eof(self) -> None:
         """Tell the client that nothing more comes, where the stream can."""
 
-    async def finish(self) -> None:
-        """Say goodbye to a client that has ended, where the protocol has words for it."""
-
     def interrupt(self, error: Exception, /) -> bool:
         """Raise an exception in the task that waits on this stream; tell if one did."""
 
@@ -71,45 +68,34 @@ class Transport(Protocol):
         """Close at once, without a checkpoint."""
 
 
-class Carrier:
-    """Makes a transport of an accepted socket.
+def carry(sock: socket.SocketType, hub: Hub | None, context: ssl.SSLContext | None) -> Stream:
+    """Make the stream of an accepted socket.
 
     Args:
-        hub: carries plain connections; None where there is no epoll.
-        context: for connections that speak TLS; None if none do.
+        sock: connected and non-blocking; the stream owns it from now on.
+        hub: None where there is no epoll.
+        context: for a client that is to speak TLS; None for a plain one.
     """
-
-    def __init__(self, hub: Hub | None, context: ssl.SSLContext | None) -> None:
-        self._hub = hub
-        self._context = context
-
-    def carry(self, sock: socket.SocketType, *, tls: bool) -> Transport:
-        """Choose what carries a connection. The transport owns the socket from now on."""
-        stream: EdgeStream | trio.SocketStream
-        if self._hub is not None:
-            stream = EdgeStream(self._hub, sock)
-            if not tls:
-                return stream
-            close = stream.close
-        else:
-            wrapped = trio.socket.socket(fileno=sock.detach())
-            stream = trio.SocketStream(wrapped)
-            close = wrapped.close
-        if self._context is None or not tls:
-            return StreamTransport(stream, close)
-        return StreamTransport(TLSStream(stream, self._context), close)
+    if hub is not None:
+        stream = hub.stream(sock)
+        if context is None:
+            return stream
+        return LoopStream(TLSStream(stream, context), stream.close)
+    wrapped = trio.socket.socket(fileno=sock.detach())
+    plain = trio.SocketStream(wrapped)
+    return LoopStream(plain if context is None else TLSStream(plain, context), wrapped.close)
 
 
-class StreamTransport:
-    """Any trio stream as a `Transport`.
+class LoopStream:
+    """Any trio stream as a `Stream`, with one generic loop.
 
     Args:
         stream: owned by this object from now on.
         close: closes what is under it at once, without a checkpoint.
 
     Attributes:
-        received: bytes received so far; above TLS, where there is any.
-        sent: bytes sent so far; the same.
+        received: bytes received so far, above TLS.
+        sent: bytes sent so far, above TLS.
         blocked: whether an answer is being sent.
     """
 
@@ -123,13 +109,20 @@ class StreamTransport:
         self.sent = 0
         self.blocked = False
 
+    @property
+    def moved(self) -> int:
+        """Bytes that the socket received and sent so far, those of TLS included."""
+        if isinstance(self._stream, TLSStream):
+            return self._stream.moved
+        return self.received + self.sent
+
     def begin(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
         """Do nothing: any stream's receiving takes a task."""
 
     async def relay(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
         """Put every chunk that arrives through `feed`, and send what it returns.
 
-        The contract is that of `EdgeStream.relay`, but for one point: when
+        The contract is that of `EpollStream.relay`, but for one point: when
         cancelled from the start, it leaves what has arrived unread.
         """
         while chunk := await self.receive_some(chunk_size):
@@ -162,11 +155,6 @@ class StreamTransport:
     async def send_eof(self) -> None:
         """Tell the client that nothing more comes."""
         await self._stream.send_eof()
-
-    async def finish(self) -> None:
-        """Say goodbye to a client that has ended: TLS has words for it."""
-        with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
-            await self._stream.send_eof()
 
     def interrupt(self, error: Exception) -> bool:
         """Raise an exception in the task that waits on this stream; tell if one did."""

@@ -1,0 +1,207 @@
+"""One connection: its conversation from the first byte to the polite end, and its clock."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import struct
+import termios
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_echo.framing import LineTooLongError
+
+if TYPE_CHECKING:
+    from trio_echo.framing import Framer
+    from trio_echo.server.metrics import Reason
+    from trio_echo.server.stream import Stream
+
+__all__ = ["QUIET", "Connection", "EndedError", "converse", "end_politely"]
+
+QUIET: Final = 0.5
+"""Seconds without a byte after which a drain takes a client to be done."""
+
+_LAST_CALL: Final = 0.1
+"""Seconds that it then waits for what may have arrived unseen, on a busy machine."""
+
+_GOODBYE: Final = 2.0
+"""Seconds that TLS's goodbye to a client that has ended may take."""
+
+_LINGER: Final = 2.0
+"""Seconds that a client gets to read the last answer and end its side."""
+
+
+class EndedError(Exception):
+    """Raised in a conversation, through `Stream.interrupt`: the server ends it.
+
+    Args:
+        reason: ``drain`` or ``idle``.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Connection:
+    """One client, as the limits, the drain and the metrics see it.
+
+    Args:
+        stream: the client's; closed by whoever serves it.
+        framer: fresh.
+        client: the client's address, as the socket gives it.
+        descriptor: of the socket under the stream.
+    """
+
+    __slots__ = ("_called", "_descriptor", "_moved", "_since", "client", "framer", "stream")
+
+    def __init__(
+        self, stream: Stream, framer: Framer, client: tuple[str, int], descriptor: int
+    ) -> None:
+        self.stream = stream
+        self.framer = framer
+        self.client = client
+        self._called = False
+        self._descriptor = descriptor
+        self._moved = -1
+        self._since = 0.0
+
+    @property
+    def lines(self) -> int:
+        """Lines answered."""
+        return self.framer.lines
+
+    @property
+    def received(self) -> int:
+        """Bytes received, above TLS."""
+        return self.stream.received
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent, above TLS."""
+        return self.stream.sent
+
+    @property
+    def owes(self) -> bool:
+        """Whether the client is amid a line, or has not read an answer."""
+        return self.framer.partial or self.stream.blocked
+
+    def quiet(self, now: float) -> float:
+        """Tell for how many seconds no byte was seen to move, either way, under TLS too.
+
+        It looks at counters that are there anyway, now and then, in place of a
+        time stamp for every chunk. The first look starts the clock.
+        """
+        moved = self.stream.moved
+        if self.stream.blocked:
+            # The kernel asks for more only when a third of its buffer is free,
+            # megabytes. What a slow client reads before that moves, too.
+            moved -= _queued(self._descriptor)
+        if moved != self._moved:
+            self._moved = moved
+            self._since = now
+        return now - self._since
+
+    def end(self, reason: Reason) -> None:
+        """End the conversation for a reason of the server's, where a task waits in it.
+
+        ``drain`` is the last call, which is made once; ``idle`` holds at any time.
+        """
+        if reason != "drain" or not self._called:
+            interrupted = self.stream.interrupt(EndedError(reason))
+            self._called = self._called or interrupted
+
+
+async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reason:
+    """Answer line after line, until the client ends or breaks the contract.
+
+    Args:
+        stream: the connection; left for the caller to close.
+        framer: fresh.
+        tls: whether the stream has words for the end.
+
+    Returns:
+        ``eof``, ``line-too-long``, or the reason of an `EndedError`. Every
+        answer is sent by then; but of ``idle``, which may be that the client
+        does not read. Where the client has not ended, `end_politely` is next.
+
+    Raises:
+        trio.BrokenResourceError: the client broke the connection.
+        HandshakeError: there is no TLS with this client, which was told why;
+            `end_politely` gives it the time to read that.
+    """
+    try:
+        try:
+            if not await _relay(stream, framer):
+                return "drain"
+        except LineTooLongError as error:
+            await stream.send_all(error.answer)
+            return "line-too-long"
+        if rest := framer.end():
+            await stream.send_all(rest)
+    except EndedError as ended:
+        # Idle; amid the last words too, when the client does not read them.
+        return ended.reason
+    if tls:
+        with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
+            await stream.send_eof()
+    return "eof"
+
+
+async def _relay(stream: Stream, framer: Framer) -> bool:
+    """Answer every chunk; return True at the client's end, False at that of a drain."""
+    try:
+        await stream.relay(framer.feed, framer.chunk_size)
+    except EndedError as ended:
+        if ended.reason != "drain":
+            raise
+        return await _last_call(stream, framer)
+    return True
+
+
+async def _last_call(stream: Stream, framer: Framer) -> bool:
+    """Answer what has arrived, and was so accepted; return as `_relay` does.
+
+    Only the receiving is under a deadline, which loses nothing; an answer that
+    has begun is sent whole. A client that does speak up is served until it is
+    quiet again.
+    """
+    patience = _LAST_CALL
+    while True:
+        with trio.move_on_after(patience) as scope:
+            chunk = await stream.receive_some(framer.chunk_size)
+        if scope.cancelled_caught:
+            return False
+        if not chunk:
+            return True
+        if answer := framer.feed(chunk):
+            await stream.send_all(answer)
+        patience = math.inf if framer.partial else QUIET
+
+
+async def end_politely(stream: Stream) -> None:
+    """End a connection whose client has not, so that it reads all it was sent.
+
+    A close with unread input, or with input still on its way, has the kernel
+    send a reset, and a reset destroys answers that the client has not read. So
+    this side ends, and reads the client's away until that ends too, for
+    `_LINGER` seconds at most; less if an `EndedError` finds it quiet.
+    """
+    with trio.move_on_after(_LINGER), suppress(trio.BrokenResourceError, EndedError):
+        await stream.send_eof()
+        while await stream.receive_some():
+            pass
+
+
+def _queued(descriptor: int) -> int:
+    """Tell how many bytes the kernel keeps until the client has taken them.
+
+    0 where it cannot tell: a server goes on without this nicety.
+    """
+    try:
+        (queued,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0
+    return int(queued)
