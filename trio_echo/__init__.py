@@ -6,8 +6,8 @@ The Python API is small:
 * `probe` judges how a route splits connections, as `ProbeConfig` says, and
   returns a `Report`.
 
-Names are loaded when they are first used, so that importing one of the pure
-modules, such as `trio_echo.framing`, does not pull in trio.
+Names are loaded when they are first used. So a module without I/O, such as
+`trio_echo.framing`, can be imported without trio.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from trio_echo.errors import ConfigError, TrioEchoError
     from trio_echo.prober import ProbeConfig, ProbeTLS, Report, Verdict, probe
-    from trio_echo.server import Server, ServerConfig, serve
+    from trio_echo.server import Server, ServerConfig, TLSConfig, serve
+
+    __version__: str
 
 __all__ = [
     "ConfigError",
@@ -27,31 +31,54 @@ __all__ = [
     "Report",
     "Server",
     "ServerConfig",
+    "TLSConfig",
     "TrioEchoError",
     "Verdict",
+    "__version__",
     "probe",
     "serve",
 ]
 
-_ROOMS = {
+
+def load_from(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """Make the ``__getattr__`` of a package whose names are loaded when first used.
+
+    Args:
+        package: its name.
+        homes: the module that each of its names comes from.
+    """
+
+    def load(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name]), name)
+
+    return load
+
+
+_HOMES = {
     "ConfigError": "trio_echo.errors",
-    "ProbeConfig": "trio_echo.prober",
-    "ProbeTLS": "trio_echo.prober",
-    "Report": "trio_echo.prober",
-    "Server": "trio_echo.server",
-    "ServerConfig": "trio_echo.server",
+    "ProbeConfig": "trio_echo.prober.config",
+    "ProbeTLS": "trio_echo.prober.config",
+    "Report": "trio_echo.prober.report",
+    "Server": "trio_echo.server.service",
+    "ServerConfig": "trio_echo.server.config",
+    "TLSConfig": "trio_echo.server.config",
     "TrioEchoError": "trio_echo.errors",
-    "Verdict": "trio_echo.prober",
-    "probe": "trio_echo.prober",
-    "serve": "trio_echo.server",
+    "Verdict": "trio_echo.prober.split",
+    "probe": "trio_echo.prober.schedule",
+    "serve": "trio_echo.server.service",
 }
+_load = load_from(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its room when it is first used."""
-    if name not in _ROOMS:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value: object = getattr(import_module(_ROOMS[name]), name)
-    globals()[name] = value
-    return value
+    """Load a public name when it is first used."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("trio-echo")
+    return _load(name)
+
+
+def __dir__() -> list[str]:
+    """List what is public, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from balancer import Balancer, bunched, rotating, shifting, sticky, weighted
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from trio.testing import MockClock
 
 from trio_echo.prober import Outcome, ProbeConfig, Report, Verdict, probe
@@ -45,7 +46,7 @@ def drawn(choose: Choose, total: int) -> Counter[str]:
     return Counter(choose("127.0.0.1") for _ in range(total))
 
 
-@settings(max_examples=20)
+@examples(0.2)
 @given(
     weights=st.fixed_dictionaries({name: st.integers(1, 9) for name in ("a", "b", "c")}),
     delays=st.dictionaries(st.sampled_from("abc"), st.floats(0.01, 1), max_size=2),

@@ -8,9 +8,10 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from profiles import examples
 from reports import drawn, made, ok
 
 from trio_echo.errors import TrioEchoError
@@ -62,7 +63,7 @@ def test_valid_and_the_same_when_read_back(report: Report) -> None:
     assert str(again) == str(report)
 
 
-@settings(max_examples=20)
+@examples(0.2)
 @given(names=st.lists(st.text(max_size=5), max_size=20), expected=st.text(max_size=5))
 def test_any_name_survives(names: list[str], expected: str) -> None:
     """Whatever backends call themselves."""
@@ -102,7 +103,7 @@ def test_other_formats_are_refused() -> None:
         from_json('{"format": 2}')
 
 
-@settings(max_examples=50)
+@examples(0.5)
 @given(data=st.data())
 def test_damage_is_refused(data: st.DataObject) -> None:
     """A field gone or of another kind gives one clear error, never a traceback."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from reports import drawn, made
 
 from trio_echo.errors import TrioEchoError
@@ -32,7 +33,7 @@ def runs(*parts: Sequence[str | Result], **kind: Any) -> dict[str, Report]:
     }
 
 
-@settings(max_examples=30)
+@examples(0.3)
 @given(
     parts=st.lists(
         st.lists(st.sampled_from(["one", "two", "two"]), max_size=30), min_size=1, max_size=4

@@ -6,8 +6,9 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from reports import drawn, made, ok
 
 from trio_echo.prober import Outcome, Report
@@ -86,7 +87,7 @@ def test_size_is_bounded() -> None:
     assert "the backend num…" in text
 
 
-@settings(max_examples=30)
+@examples(0.3)
 @given(names=st.lists(st.text(max_size=30), min_size=1, max_size=12), expected=st.text(max_size=3))
 def test_any_name_is_drawn(names: list[str], expected: str) -> None:
     """Whatever the peer calls itself, the picture stays well-formed."""

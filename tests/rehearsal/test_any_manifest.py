@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from manifest_texts import GATEWAY_API, ISTIO, plan
+from profiles import examples
 from routes import configuration, together
 
 from trio_echo.errors import ManifestError
@@ -117,7 +118,7 @@ def mappings(value: Any) -> list[dict[str, Any]]:
     return found
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(0.06)
 @given(st.lists(manifests(), min_size=6, max_size=12))
 def test_any_manifest_ends_in_a_route_or_an_error(texts: list[str]) -> None:
     """Every route is one that Envoy takes; every error is one printable line at its place."""

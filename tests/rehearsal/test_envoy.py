@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from routes import configuration, routes, together
 
 from trio_echo.rehearsal import envoy
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.route import Route
 
 
-@settings(max_examples=6, deadline=None)
+@examples(0.06)
 @given(st.lists(routes(), min_size=1, max_size=6))
 def test_envoy_takes_every_route(many: list[Route]) -> None:
     """Whatever can be described is a configuration that Envoy finds valid."""
@@ -36,7 +37,7 @@ async def test_validate_says_what_envoy_finds_wrong() -> None:
     assert "no filter chains specified" in complaint
 
 
-@settings(max_examples=25)
+@examples(0.25)
 @given(routes())
 def test_weights_reach_envoy_as_they_are(route: Route) -> None:
     """Each destination with a weight is in its proxy with that weight, no other is."""
@@ -55,7 +56,7 @@ def test_weights_reach_envoy_as_they_are(route: Route) -> None:
                 assert [(each["name"], each["weight"]) for each in weighted] == expected
 
 
-@settings(max_examples=25)
+@examples(0.25)
 @given(routes())
 def test_shares_add_up_to_the_weights(route: Route) -> None:
     """No weight is lost or made on the way to the prefixes."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import pytest
 import trio
 import trio.testing
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from profiles import examples
 from serving import answers, close_with_reset, connected, receive, receive_all, running, until
 
 from trio_echo.framing import Framer, encode_prefix
@@ -158,7 +159,7 @@ chunked = st.lists(
 
 
 @kinds
-@settings(max_examples=25)
+@examples(0.25)
 @given(chunks=chunked)
 @example(chunks=[b"a", b"\n", b"\nrest"])
 @example(chunks=[b"b" * 100, b"\n", b"c" * 101, b"\n"])
@@ -176,7 +177,7 @@ async def test_how_it_is_cut_changes_nothing(kind: Kind, chunks: list[bytes]) ->
 
 
 @pytest.mark.parametrize("epoll", [True, False], ids=["engine", "generic"])
-@settings(max_examples=15)
+@examples(0.15)
 @given(chunks=chunked)
 async def test_how_it_is_cut_changes_nothing_to_the_server(
     epoll: bool, chunks: list[bytes]

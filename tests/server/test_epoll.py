@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 
 from trio_echo.framing import Framer, LineTooLongError, encode_prefix
 from trio_echo.server.epoll import EpollStream, Hub, open_hub
@@ -120,7 +121,7 @@ async def test_it_is_a_stream_as_trio_defines_one() -> None:
     st.lists(st.binary(max_size=40) | st.just(b"\n") | st.just(b"x" * 70_000 + b"\n"), max_size=12),
     st.sampled_from(["", "one", "x" * 255]),
 )
-@settings(max_examples=30)
+@examples(0.3)
 def test_relay_answers_what_the_framer_would(chunks: list[bytes], prefix: str) -> None:
     """Over real sockets, whatever is sent comes back as one call to the framer says."""
     received = b"".join(chunks)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from balancer import Balancer, weighted
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from scipy.stats import binom, binomtest
 from trial.__main__ import main
 from trial.cases import CASES, Case
@@ -38,7 +39,7 @@ def test_the_binomial_tail_is_scipys(total: int, share: float, data: st.DataObje
     assert chance_of_as_many(hits, total, share) == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-@settings(max_examples=30)
+@examples(0.3)
 @given(
     delays=st.dictionaries(st.sampled_from(["one", "two"]), st.floats(0, 1)),
     in_flight=st.integers(1, 20),
