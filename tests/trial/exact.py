@@ -90,7 +90,7 @@ class Question:
 QUESTIONS = (
     *(Question(asked=80, given=given) for given in (80, 75, 85, 77, 70, 50, 20, 100)),
     *(Question(asked=95, given=given) for given in (95, 92.5, 97.5, 90, 100)),
-    *(Question(asked=99, given=given) for given in (99, 98.5, 99.5, 98, 100)),
+    *(Question(asked=99, given=given) for given in (99, 98.5, 99.5, 100)),
     *(Question(asked=80, given=given, tolerance=0.03) for given in (80, 77.6, 77, 75, 85)),
 )
 """Right, off by the margin to either side, further off, and the second backend dead."""
