@@ -49,10 +49,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             help=f"which ones, of {', '.join(known)} (default: all)",
         )
     parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="COMMAND",
+        help="another version's trio-echo, to be measured beside this one",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="exit 1 if a figure misses its target, too"
+    )
+    parser.add_argument(
         "--first", action="store_true", help="go before all other processes, as root, if it is busy"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     options = parser.parse_args(arguments)
+    if options.before:
+        SERVERS["before"] = [options.before, *SERVERS[OURS][1:]]
+        options.servers = [*options.servers, "before"]
     options.rounds = options.rounds or (2 if options.quick else 7)
     options.seconds = options.seconds or (0.5 if options.quick else 1.0)
     return options
@@ -132,7 +144,7 @@ def machine() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print tables, and return 1 if a server misbehaved, however slow 0."""
+    """Measure, print tables, and return 1 if a server misbehaved or a check failed."""
     options = parse(arguments)
     if not Path("/proc/self/smaps_rollup").exists():
         print("The benchmark reads CPU time and memory as Linux gives them.", file=sys.stderr)
@@ -152,14 +164,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         memories.extend(hold_all(options, server_core, idle))
     except MisbehavedError as error:
         failure = str(error)
-    report(options.json, samples, memories, failure)
-    return 1 if failure else 0
+    missed = report(options.json, samples, memories, failure)
+    return 1 if failure or (options.check and missed) else 0
 
 
 def report(
     file: Path | None, samples: Sequence[Sample], memories: Sequence[Memory], failure: str | None
-) -> None:
-    """Print the tables, and write everything as JSON if asked to."""
+) -> int:
+    """Print the tables, write everything as JSON if asked to, and count the targets missed."""
     where = machine()
     rows = summarize(samples)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
@@ -177,6 +189,10 @@ def report(
             "samples": [asdict(sample) for sample in samples],
         }
         file.write_text(json.dumps(result, indent=1) + "\n")
+    missed = sum(row.missed for row in rows) + sum(memory.missed for memory in memories)
+    if missed:
+        print(f"\nTargets missed: {missed}", file=sys.stderr)
+    return missed
 
 
 def _progress(text: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ SERVERS: dict[str, Sequence[str | Path]] = {
     OURS: [_SCRIPTS / "trio-echo", "serve", "--admin-port", "0"],
     "go-print": [_BUILT / "echo", "-print"],
     "go-silent": [_BUILT / "echo"],
+    "c-epoll": [_BUILT / "c-epoll"],
     "uvloop": [sys.executable, _HERE / "peers" / "uvloop_batched.py"],
     "asyncio": [sys.executable, _HERE / "peers" / "asyncio_streams.py"],
     "trio": [sys.executable, _HERE / "peers" / "trio_lines.py"],
@@ -44,11 +46,11 @@ class MisbehavedError(Exception):
 
 
 def build() -> Path:
-    """Build the Go programs, and return the load generator's path.
+    """Build the programs in Go and C, and return the load generator's path.
 
-    Nothing is fetched: they use the standard library only, and the toolchain is
-    the one installed beside this Python. What the compiler caches stays in this
-    virtual environment.
+    Nothing is fetched: they use the standard libraries only, and the toolchains
+    are those installed beside this Python; for C the system's, where that is not.
+    What the compilers cache stays in this virtual environment.
     """
     offline = {
         "GOTOOLCHAIN": "local",
@@ -64,6 +66,16 @@ def build() -> Path:
         [_SCRIPTS / "go", "build", "-o", f"{_BUILT}{os.sep}", "./..."],
         cwd=_HERE / "go",
         env=os.environ | offline,
+        check=True,
+    )
+    zig = find_spec("ziglang") is not None
+    subprocess.run(
+        [
+            *([sys.executable, "-m", "ziglang", "cc"] if zig else ["cc"]),
+            *("-O2", "-Wall", "-Wextra", "-Werror", "-o", _BUILT / "c-epoll"),
+            _HERE / "c" / "echo.c",
+        ],
+        env=os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(_BUILT / "cache")},
         check=True,
     )
     return _BUILT / "load"
