@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from trio_echo.rehearsal import envoy
+from trio_echo.rehearsal.dataplane import PLANES, static
+from trio_echo.rehearsal.envoy import Machine
 from trio_echo.rehearsal.route import (
     Backend,
     Chain,
@@ -69,6 +70,7 @@ policies = st.builds(
 @st.composite
 def routes(draw: st.DrawFn) -> Route:
     """Any route that manifests can describe, with up to four backends."""
+    plane = draw(st.sampled_from(list(PLANES.values())))
     number = draw(st.integers(1, 4))
     backends = tuple(
         Backend(
@@ -82,7 +84,8 @@ def routes(draw: st.DrawFn) -> Route:
         Listener(
             name=f"Gateway default/gateway port {31_400 + index}",
             port=31_400 + index,
-            chains=draw(chains(backends)),
+            chains=draw(chains(backends, pooled=plane.pools)),
+            plane=plane.name,
         )
         for index in range(draw(st.integers(1, 3)))
     )
@@ -90,13 +93,15 @@ def routes(draw: st.DrawFn) -> Route:
 
 
 @st.composite
-def chains(draw: st.DrawFn, backends: tuple[Backend, ...]) -> tuple[Chain, ...]:
+def chains(draw: st.DrawFn, backends: tuple[Backend, ...], *, pooled: bool) -> tuple[Chain, ...]:
     """The chains of one listener: by server name, for all, or both."""
     names = draw(st.lists(st.sampled_from(["a.example", "*.b.example", "c"]), unique=True))
     snis: list[tuple[str, ...]] = [(name,) for name in names]
     if not snis or draw(st.booleans()):
         snis.append(())
-    return tuple(Chain(sni=sni, destinations=draw(destinations(backends))) for sni in snis)
+    return tuple(
+        Chain(sni=sni, destinations=draw(destinations(backends)), pooled=pooled) for sni in snis
+    )
 
 
 @st.composite
@@ -144,4 +149,4 @@ class Anywhere(dict[Endpoint, tuple[str, int]]):
 def configuration(route: Route) -> bytes:
     """The whole configuration of a route, on free ports."""
     ports = {each.name: 0 for each in route.listeners}
-    return json.dumps(envoy.static(route, Anywhere(), ports)).encode()
+    return json.dumps(static(route, Machine(addresses=Anywhere(), ports=ports))).encode()

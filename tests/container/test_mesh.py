@@ -14,6 +14,7 @@ from podman import ECHO
 
 from trio_echo.prober import Outcome, ProbeConfig, Report, Tally, probe
 from trio_echo.rehearsal import envoy
+from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import Envoy, find_envoy
 from trio_echo.rehearsal.route import Chain, Destination, Endpoint, Listener, Route
 
@@ -73,8 +74,10 @@ class Mesh:
         )
         route = Route(listeners=(listener,), backends=())
         self._version += 1
-        self._write("cluster", envoy.clusters(destinations, addresses))
-        self._write("listener", envoy.listeners(route, {listener.name: GATEWAY}))
+        machine = envoy.Machine(addresses=addresses, ports={listener.name: GATEWAY})
+        found = configure(route, machine)
+        self._write("cluster", found.clusters)
+        self._write("listener", found.listeners)
 
     def _write(self, kind: str, resources: list[dict[str, Any]]) -> None:
         """Replace a file that the gateway watches, in one step."""

@@ -17,8 +17,9 @@ import trio
 import trio.testing
 
 from trio_echo.errors import RehearsalError
-from trio_echo.rehearsal import envoy, process
+from trio_echo.rehearsal import process
 from trio_echo.rehearsal import testbed as testbed_module
+from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import built_in
 from trio_echo.rehearsal.testbed import Authority, open_testbed
@@ -27,6 +28,7 @@ from trio_echo.server import ServerConfig, serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from trio_echo.rehearsal.envoy import Configuration, Machine
     from trio_echo.rehearsal.route import Route
     from trio_echo.rehearsal.testbed import Testbed
     from trio_echo.server import Server
@@ -125,16 +127,18 @@ async def test_nothing_is_refused_while_the_route_changes() -> None:
 async def test_refused_change_leaves_the_last_good_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Envoy does not take is an error, and the former route stays up."""
     async with up(built_in({"one": 1})) as testbed:
-        good = envoy.listeners
+        good = configure
         route = testbed.route
         [backend] = route.backends
         other = replace(backend, config=replace(backend.config, prefix="other"))
 
-        def refused(asked: Route, ports: envoy.Ports) -> list[envoy.Json]:
-            found = good(asked, ports)
-            return found if asked is route else [each | {"filter_chains": []} for each in found]
+        def refused(asked: Route, machine: Machine) -> Configuration:
+            found = good(asked, machine)
+            if asked is not route:
+                found.listeners[:] = [each | {"filter_chains": []} for each in found.listeners]
+            return found
 
-        monkeypatch.setattr(envoy, "listeners", refused)
+        monkeypatch.setattr(testbed_module, "configure", refused)
         with pytest.raises(RehearsalError, match="refuses the route"):
             await testbed.change(built_in({"two": 1}))
         assert await ask(testbed.ports[PORT]) == b"one x\n"

@@ -145,7 +145,7 @@ def rehearse(
         if value and len(found) > 1:
             raise ConfigError(name, f"is for one route; choose it by --port: {_places(plan)}")
     if print_envoy:
-        from trio_echo.rehearsal.envoy import by_hand  # noqa: PLC0415 - PyYAML, an extra
+        from trio_echo.rehearsal.dataplane import by_hand  # noqa: PLC0415 - PyYAML, an extra
 
         write_out(by_hand(plan.route))
         return

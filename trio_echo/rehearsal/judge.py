@@ -11,7 +11,7 @@ import trio
 from trio_echo.prober import ProbeTLS, Verdict, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from trio_echo.prober import ProbeConfig, Report, Tally
     from trio_echo.rehearsal.route import Chain, Listener, Route
@@ -45,17 +45,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Connections to backends that can only be counted together.
+    """The connections of all backends that answer with one prefix.
 
     Attributes:
-        names: the prefixes that the backends answer with.
-        client: connections that got an answer with such a prefix.
+        name: the prefix.
+        client: connections that got an answer with it.
         backends: connections that these backends accepted.
-        envoy: connections that Envoy made to them, ``upstream_cx_total``
-            without those that failed to connect.
+        envoy: connections that Envoy made to them.
     """
 
-    names: tuple[str, ...]
+    name: str
     client: int
     backends: int
     envoy: int
@@ -87,8 +86,7 @@ class CrossCheck:
     def __str__(self) -> str:
         """One line: client, backends and Envoy, for each backend."""
         counts = "; ".join(
-            f"{' + '.join(row.names)}: client {row.client}, backend {row.backends},"
-            f" Envoy {row.envoy}"
+            f"{row.name}: client {row.client}, backend {row.backends}, Envoy {row.envoy}"
             for row in self.rows
         )
         unanswered = f"; unanswered: {self.unanswered}" if self.unanswered else ""
@@ -193,7 +191,7 @@ class _Counts(NamedTuple):
     """All that is counted beside the probe, at one moment.
 
     Attributes:
-        dialled: connections that Envoy made, by destination.
+        dialled: connections that Envoy made, by prefix.
         accepted: connections that the backends accepted, by prefix.
         answered: connections of other clients that were answered, by prefix.
         launched: all connections of other clients.
@@ -226,52 +224,28 @@ def compare(
     """Put the three counts side by side. Pure.
 
     Args:
-        route: which destinations lead to which backends.
+        route: which prefixes there are.
         answered: the clients' connections that were answered, by prefix.
         launched: all the clients' connections.
         accepted: the backends' counts by prefix.
-        dialled: Envoy's counts by the destination's name.
+        dialled: Envoy's counts by prefix.
     """
     rows = [
-        Row(
-            names=tuple(prefixes),
-            client=sum(answered[each] for each in prefixes),
-            backends=sum(accepted[each] for each in prefixes),
-            envoy=sum(dialled[each] for each in destinations),
-        )
-        for prefixes, destinations in _groups(route)
+        Row(name, client=answered[name], backends=accepted[name], envoy=dialled[name])
+        for name in dict.fromkeys(route.prefixes().values())
     ]
     return CrossCheck(tuple(rows), launched - answered.total())
 
 
-def _groups(route: Route) -> Iterator[tuple[list[str], list[str]]]:
-    """Prefixes that share a destination, each group with all its destinations."""
-    prefixes = route.prefixes()
-    groups: dict[str, tuple[list[str], list[str]]] = {
-        prefix: ([prefix], []) for prefix in prefixes.values()
-    }
-    for destination in route.destinations().values():
-        first, *others = dict.fromkeys(prefixes[each.backend] for each in destination.endpoints)
-        group = groups[first]
-        for other in others:
-            if groups[other] is not group:
-                group[0].extend(groups[other][0])
-                group[1].extend(groups[other][1])
-                for prefix in groups[other][0]:
-                    groups[prefix] = group
-        group[1].append(destination.name)
-    yield from {id(group): group for group in groups.values()}.values()
-
-
 def _server_name(route: Route, chain: Chain) -> str | None:
-    """The name to ask for in TLS; None where the backends speak plain."""
-    if chain.sni:
-        return chain.sni[0].replace("*", "rehearsal", 1)
+    """The name to ask for in TLS; None where nobody speaks it."""
+    if chain.sni or chain.tls:
+        return chain.server_name
     secure = {
         (backend.name, port)
         for backend in route.backends
         if backend.config.tls
         for port in backend.config.tls.ports
     }
-    endpoints = (each for destination in chain.destinations for each in destination.endpoints)
-    return "localhost" if any((each.backend, each.port) in secure for each in endpoints) else None
+    ports = {(each.backend, each.port) for one in chain.destinations for each in one.endpoints}
+    return chain.server_name if secure & ports else None

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -156,6 +156,20 @@ class Envoy:
         found = json.loads(body)["stats"]
         return {each["name"]: each["value"] for each in found if "name" in each}
 
+    async def dialled(self) -> dict[tuple[str, int], int]:
+        """How many connections were made so far to each address, those that failed left out.
+
+        Connections to an address that no cluster has any more are forgotten.
+        """
+        total: Counter[tuple[str, int]] = Counter()
+        for cluster in json.loads(await self.get("/clusters?format=json"))["cluster_statuses"]:
+            for host in cluster.get("host_statuses", []):
+                address = host["address"]["socket_address"]
+                stats = {each["name"]: int(each.get("value", 0)) for each in host["stats"]}
+                made = stats["cx_total"] - stats["cx_connect_fail"]
+                total[address["address"], address["port_value"]] += made
+        return dict(total)
+
     async def listening(self) -> dict[str, int]:
         """The port that each listener is really on, by the listener's name."""
         statuses = json.loads(await self.get("/listeners?format=json"))
@@ -184,6 +198,20 @@ class Envoy:
                     raise RehearsalError(self._story("refuses the route"))
                 await trio.sleep(_POLL)
         raise RehearsalError(self._story("did not take in the route"))
+
+    async def took_endpoints(self, version: str) -> None:
+        """Wait until every cluster that gets its endpoints from a file has this version of it.
+
+        Raises:
+            RehearsalError: one has not in time.
+        """
+        with trio.move_on_after(_ADMIN_TIMEOUT):
+            while True:
+                stats = await self.stats(r"^cluster\..*version_text$")
+                if set(stats.values()) <= {version}:
+                    return
+                await trio.sleep(_POLL)
+        raise RehearsalError(self._story("did not take in the endpoints"))
 
     async def _wait_ready(self, address_file: Path) -> None:
         """Wait until the admin interface says that Envoy is live."""

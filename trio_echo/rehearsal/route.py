@@ -1,7 +1,7 @@
 """What is rehearsed, in one vocabulary for every dialect: listeners, weights, endpoints.
 
 Pure data. Istio's documents and Gateway API's both become a `Route`; a `Route`
-becomes the configuration of Envoy (`trio_echo.rehearsal.envoy`).
+becomes the configuration of Envoy (`trio_echo.rehearsal.dataplane`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Route",
+    "Termination",
     "built_in",
     "manifest_ports",
 ]
@@ -141,7 +142,7 @@ class Destination:
     Attributes:
         name: unique for its endpoints and policy; Envoy's cluster name.
         weight: its part, relative to the other destinations of its chain.
-        endpoints: at least one.
+        endpoints: none where nothing can be reached by it.
         policy: how connections are made and kept.
     """
 
@@ -152,6 +153,17 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Termination:
+    """TLS that ends at the gateway.
+
+    Attributes:
+        asks_client: whether clients must show a certificate.
+    """
+
+    asks_client: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """The connections of a listener that are routed alike.
 
@@ -159,10 +171,33 @@ class Chain:
         destinations: with weights of which at least one is above 0.
         sni: the TLS server names it is for, a leading ``*.`` allowed; none
             means every connection, TLS or not.
+        tls: how TLS ends at the gateway; None where it is passed through.
+        pooled: whether the destinations are localities of one cluster. Then
+            one without endpoints leaves its share to the others, and an
+            endpoint of several counts for the first of them only.
     """
 
     destinations: tuple[Destination, ...]
     sni: tuple[str, ...] = ()
+    tls: Termination | None = None
+    pooled: bool = False
+
+    @property
+    def server_name(self) -> str:
+        """A TLS server name that this chain is for, and that a certificate can be made for."""
+        return self.sni[0].replace("*", "rehearsal", 1) if self.sni else "localhost"
+
+    def reached(self) -> tuple[Destination, ...]:
+        """The destinations, each with the endpoints that connections reach by it."""
+        if not self.pooled:
+            return self.destinations
+        taken: set[Endpoint] = set()
+        found: list[Destination] = []
+        for each in self.destinations:
+            own = tuple(one for one in each.endpoints if not each.weight or one not in taken)
+            taken.update(own if each.weight else ())
+            found.append(replace(each, endpoints=own))
+        return tuple(found)
 
     def weighted(self, weights: Sequence[int]) -> Chain:
         """The same chain with other weights, in the order of its destinations."""
@@ -178,11 +213,13 @@ class Listener:
         name: what the manifest calls it, in words; unique in its route.
         port: as the manifest gives it.
         chains: at least one; no server name is in two of them.
+        plane: the data plane that runs it, by its name.
     """
 
     name: str
     port: int
     chains: tuple[Chain, ...]
+    plane: str = "istio"
 
     @property
     def by_name(self) -> bool:
@@ -221,7 +258,7 @@ class Route:
         prefixes = self.prefixes()
         total: Counter[str] = Counter()
         exact: dict[str, Fraction] = {}
-        for destination in chain.destinations:
+        for destination in chain.reached():
             total.clear()
             total.update(prefixes[endpoint.backend] for endpoint in destination.endpoints)
             for prefix, count in total.items():

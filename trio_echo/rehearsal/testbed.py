@@ -19,6 +19,7 @@ import trio
 
 from trio_echo.errors import RehearsalError, TrioEchoError
 from trio_echo.rehearsal import envoy
+from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import Envoy
 from trio_echo.rehearsal.route import Endpoint, manifest_ports
 from trio_echo.server import TLSConfig, serve
@@ -26,13 +27,14 @@ from trio_echo.server import TLSConfig, serve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
-    from trio_echo.rehearsal.route import Destination, Listener, Route
+    from trio_echo.rehearsal.route import Listener, Route
     from trio_echo.server import Server, ServerConfig
 
 __all__ = ["Authority", "Testbed", "one_error", "open_testbed"]
 
 _HOST = "127.0.0.1"
 _MANAGERS = {"cluster": "cluster_manager.cds", "listener": "listener_manager.lds"}
+_KINDS = ("endpoint", *_MANAGERS)
 
 
 @asynccontextmanager
@@ -154,19 +156,20 @@ class Testbed:
         self._wanted: dict[str, int] = {}
         self._replicas: dict[tuple[str, int], _Replica] = {}
         self._retired: list[_Replica] = []
-        self._destinations: dict[str, Destination] = {}
+        self._clusters: dict[str, envoy.Json] = {}
+        self._endpoints: dict[str, envoy.Json] = {}
         self._addresses: dict[Endpoint, tuple[str, int]] = {}
+        self._prefixes: dict[tuple[str, int], str] = {}
         self._version = 0
 
     async def open(self) -> None:
         """Start the backends, then Envoy with the route."""
         await self._put_up(self.route)
-        files = {kind: self._folder / f"{kind}.json" for kind in _MANAGERS}
-        start = envoy.bootstrap(str(files["listener"]), str(files["cluster"]))
+        start = envoy.bootstrap(self._file("listener"), self._file("cluster"))
         boot = self._folder / "bootstrap.json"
         boot.write_text(json.dumps(start))
-        self._write("cluster", self.route)
-        self._write("listener", self.route)
+        for kind in _KINDS:
+            self._write(kind, self.route)
         await self._nursery.start(self.envoy.run, boot)
         try:
             await self._taken("listener", rejected=0)
@@ -188,13 +191,13 @@ class Testbed:
         Raises:
             RehearsalError: Envoy refuses the route; the former one stays up.
         """
-        good = self._destinations, dict(self._addresses)
+        good = dict(self._clusters), dict(self._endpoints), dict(self._addresses)
         await self._put_up(route)
         try:
             await self._hand_over(route)
         except RehearsalError:
             # The clusters may have been taken although the listeners were not.
-            self._destinations, self._addresses = good
+            self._clusters, self._endpoints, self._addresses = good
             await self._hand_over(self.route)
             raise
         self.ports = await self.envoy.listening()
@@ -208,13 +211,11 @@ class Testbed:
         return dict(total)
 
     async def dialled(self) -> dict[str, int]:
-        """How many connections Envoy has made so far, by the destination's name."""
-        stats = await self.envoy.stats("upstream_cx_(total|connect_fail)$")
-        prefixes = {name: f"cluster.{_stat_name(name)}.upstream_cx_" for name in self._destinations}
-        return {
-            name: stats.get(f"{prefix}total", 0) - stats.get(f"{prefix}connect_fail", 0)
-            for name, prefix in prefixes.items()
-        }
+        """How many connections Envoy has made so far, by the prefix of the backend."""
+        total: Counter[str] = Counter()
+        for (host, port), made in (await self.envoy.dialled()).items():
+            total[self._prefixes[host, port]] += made
+        return dict(total)
 
     async def _put_up(self, route: Route) -> None:
         """Start the servers that the route needs and that do not run yet."""
@@ -231,16 +232,16 @@ class Testbed:
                 real = zip(manifest_ports(backend.config), running.server.ports, strict=True)
                 for port, here in real:
                     self._addresses[Endpoint(*key, port)] = (_HOST, here)
+                    self._prefixes[_HOST, here] = config.prefix
 
     def _here(self, config: ServerConfig, route: Route) -> ServerConfig:
         """What a server is told on this machine: free loopback ports, our certificates."""
         tls = config.tls
         if tls is not None:
-            if self.authority is None:
-                self.authority = Authority(self._folder)
             chains = (chain for listener in route.listeners for chain in listener.chains)
-            names = {name for chain in chains for name in chain.sni}
-            tls = TLSConfig(ports=[0] * len(tls.ports), cert=self.authority.certificate(names))
+            names = {chain.server_name for chain in chains}
+            cert = self._authority().certificate(names)
+            tls = TLSConfig(ports=[0] * len(tls.ports), cert=cert)
         ports = [0] * len(config.ports)
         return replace(config, ports=ports, tls=tls, hosts=[_HOST], admin_port=None)
 
@@ -251,25 +252,54 @@ class Testbed:
             RehearsalError: it does not.
         """
         self._version += 1
-        # The clusters first: a listener that names one that is not there yet
-        # closes its connections.
+        self._write("endpoint", route)
+        # The clusters before the listeners: a listener that names one that is
+        # not there yet closes its connections.
         for kind, manager in _MANAGERS.items():
             before = await self.envoy.stats(manager)
             self._write(kind, route)
             await self._taken(kind, rejected=before[f"{manager}.update_rejected"])
+        await self.envoy.took_endpoints(str(self._version))
 
     def _write(self, kind: str, route: Route) -> None:
         """Replace a file that Envoy watches, in one step."""
-        self._destinations = self._destinations | route.destinations()
-        if kind == "cluster":
-            # Those of former routes stay: connections may still run through them.
-            resources = envoy.clusters(self._destinations.values(), self._addresses)
-        else:
-            resources = envoy.listeners(route, self._choose_ports(route.listeners))
-        content = envoy.discovery(str(self._version), resources, of=kind)
+        machine = envoy.Machine(
+            addresses=self._addresses,
+            ports=self._choose_ports(route.listeners),
+            endpoints=self._file("endpoint"),
+            certificate=self._certificate(route),
+            authority=str(self.authority.path) if self.authority else "",
+        )
+        found = configure(route, machine)
+        # Clusters of former routes stay: connections may still run through them.
+        self._clusters |= {each["name"]: each for each in found.clusters}
+        self._endpoints |= {each["cluster_name"]: each for each in found.endpoints}
+        resources = {
+            "cluster": self._clusters.values(),
+            "endpoint": self._endpoints.values(),
+            "listener": found.listeners,
+        }
+        content = envoy.discovery(str(self._version), resources[kind], of=kind)
         new = self._folder / f"{kind}.new"
         new.write_text(json.dumps(content))
-        new.replace(self._folder / f"{kind}.json")
+        new.replace(self._file(kind))
+
+    def _file(self, kind: str) -> str:
+        """The path of a file that Envoy watches."""
+        return str(self._folder / f"{kind}.json")
+
+    def _certificate(self, route: Route) -> str:
+        """The certificate of a gateway that ends TLS; empty where none does."""
+        chains = [chain for listener in route.listeners for chain in listener.chains]
+        if not any(chain.tls for chain in chains):
+            return ""
+        return str(self._authority().certificate({chain.server_name for chain in chains}))
+
+    def _authority(self) -> Authority:
+        """The authority of this testbed, made when it is first needed."""
+        if self.authority is None:
+            self.authority = Authority(self._folder)
+        return self.authority
 
     async def _taken(self, kind: str, *, rejected: int) -> None:
         """Wait until Envoy has taken in the file."""
@@ -308,8 +338,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _stat_name(name: str) -> str:
-    """A cluster's name as Envoy writes it in its statistics."""
-    return name.replace(":", "_")
