@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from trial.cases import CASES
 from trial.exact import QUESTIONS
-from trial.figures import LEVEL, exact_table, table
+from trial.figures import LEVEL, delays_table, exact_table, lengths_table, table
+from trial.moves import MOVES, PROMISES, delays, lengths
 from trial.runs import compute, differences, try_out
 
+from trio_echo.monitor.change import FALSE_ALARMS
 from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--sockets", type=int, default=3, help="runs of each case over sockets (default: 3)"
+    )
+    parser.add_argument(
+        "--moves", type=int, default=100, help="runs of each change of a split (default: 100)"
     )
     return parser.parse_args(arguments)
 
@@ -48,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         different = [line for lines in pool.map(work_sockets, numbers) for line in lines]
         answers = pool.map(compute, range(len(QUESTIONS)))
         exact = dict(zip(QUESTIONS, answers, strict=True))
+        late = list(pool.map(partial(delays, runs=options.moves), MOVES))
+        long = list(pool.map(partial(lengths, runs=options.moves), PROMISES))
     compared = options.sockets * len(CASES)
     print(table(figures))
     print(
@@ -63,12 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "\nComputed, not measured, at the defaults: a margin of 5 points or half the smaller "
         f"weight, alpha {DEFAULT_ALPHA:g}, and the number of connections that comes with them."
     )
+    print(f"\n{delays_table(late)}")
+    print(
+        f"\n{options.moves} runs of each, changed after 300 connections, at a rate of "
+        f"{FALSE_ALARMS:g} false alarms for each connection. A dash: not seen in 100000 in most "
+        "runs.\n"
+    )
+    print(lengths_table(long))
     print(f"\n{time.perf_counter() - started:.0f} s in all.", file=sys.stderr)
     promises = sum(case.wrong is not None for case in figures)
     broken = [f"{case.name}, measured" for case in figures if case.broken(promises)]
     broken += [
         f"{question}, computed" for question, found in exact.items() if question.broken_by(found)
     ]
+    broken += [f"a false alarm in {length.promised}" for length in long if length.broken]
     for name in broken:
         print(f"BROKEN PROMISE: {name}: more wrong verdicts than chance allows (level {LEVEL:g})")
     return 1 if broken else 0

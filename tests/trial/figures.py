@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
+from trial.moves import WINDOWS
 
 from trio_echo.prober.split import Verdict, connections_needed
 
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 
     from trial.exact import Chances, Question
     from trial.judging import Judged
+    from trial.moves import Delays, Lengths
 
-__all__ = ["LEVEL", "Figures", "chance_of_as_many", "exact_table", "table"]
+__all__ = [
+    "LEVEL",
+    "Figures",
+    "chance_of_as_many",
+    "delays_table",
+    "exact_table",
+    "lengths_table",
+    "table",
+]
 
 LEVEL = 0.001
 """The chance that the whole trial accuses a probe that keeps all its promises.
@@ -116,6 +126,37 @@ def exact_table(exact: Mapping[Question, Chances]) -> str:
             str(connections_needed(expectation)),
         )
     return _markdown(drawn)
+
+
+def delays_table(found: Sequence[Delays]) -> str:
+    """How soon changes are seen, as a Markdown table."""
+    drawn = _columns(
+        ["80/20 changes to"],
+        [
+            "watch: connections, median",
+            "its moment is off by",
+            *(f"z-test on every {size}" for size in WINDOWS),
+        ],
+    )
+    for delays in found:
+        drawn.add_row(
+            delays.name,
+            *map(_connections, (delays.detector, delays.off, *delays.windows)),
+        )
+    return _markdown(drawn)
+
+
+def lengths_table(found: Sequence[Lengths]) -> str:
+    """How rare false alarms are, as a Markdown table."""
+    drawn = _columns([], ["connections to a false alarm: promised", "measured, mean", "error"])
+    for length in found:
+        drawn.add_row(f">= {length.promised}", f"{length.mean:.0f}", f"{length.error:.0f}")
+    return _markdown(drawn)
+
+
+def _connections(number: float | None) -> str:
+    """A number of connections; a dash where it mostly never came to it."""
+    return "-" if number is None else f"{number:.0f}"
 
 
 def _columns(*heads: Sequence[str]) -> Table:

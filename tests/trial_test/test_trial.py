@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain, product, repeat
+from math import ceil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,16 @@ from scipy.stats import binom, binomtest
 from trial.__main__ import main
 from trial.cases import CASES, Case
 from trial.exact import Chances, Question, chances
-from trial.figures import Figures, chance_of_as_many, exact_table, table
+from trial.figures import (
+    Figures,
+    chance_of_as_many,
+    delays_table,
+    exact_table,
+    lengths_table,
+    table,
+)
 from trial.judging import Judged, endings, fed, over_sockets
+from trial.moves import Delays, Lengths, delays, lengths, rejected_from
 from trial.usual import five_in_five_hundred, seen_in_twenty, ten_in_hundred
 
 from trio_echo.prober import ProbeConfig
@@ -168,6 +177,31 @@ def test_the_tables_say_it() -> None:
     ]
 
 
+@pytest.mark.parametrize("size", [50, 200, 1000])
+def test_a_window_refuses_as_rarely_as_promised(size: int) -> None:
+    """By scipy's binomial: one less would be too many false alarms."""
+    enough = rejected_from(size)
+    for off, kept in ((enough, True), (enough - 1, False)):
+        below = float(binom.cdf(ceil(0.8 * size - off), size, 0.8))
+        above = float(binom.sf(0.8 * size + off - 1, size, 0.8))
+        assert (below + above <= size * 1e-6) is kept
+
+
+def test_delays_and_lengths_are_measured() -> None:
+    """Few runs: the order of magnitude, and what the tables make of it."""
+    found = delays("50/50", 3)
+    assert found.detector is not None
+    assert 20 < found.detector < 120
+    assert found.off < 30
+    long = lengths(100, 20)
+    assert not long.broken
+    assert Lengths(100, 50, 5).broken
+    row = delays_table([Delays("75/25", 1140, 22.5, (None, 7, 8))]).splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["75/25", "1140", "22", "-", "7", "8"]
+    row = lengths_table([Lengths(100, 119.6, 5.8)]).splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [">= 100", "120", "6"]
+
+
 def answers(names: Iterable[str | None]) -> Draw:
     """Requests that are answered by these, one after another."""
     following = iter(names)
@@ -218,7 +252,7 @@ def test_the_trial_runs(capsys: pytest.CaptureFixture[str]) -> None:
     The computed chances are those of every run: that the bound of 1 in 1000
     holds at the defaults is checked here.
     """
-    assert main(["--runs", "2", "--sockets", "0"]) == 0
+    assert main(["--runs", "2", "--sockets", "0", "--moves", "2"]) == 0
     printed = capsys.readouterr().out
     assert all(f"| {case.name} " in printed for case in CASES)
     assert "BROKEN PROMISE" not in printed
