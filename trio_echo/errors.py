@@ -32,7 +32,16 @@ class ManifestError(TrioEchoError):
 
     The message names file, document and field, and what would be right. What
     it quotes from a file is as it came.
+
+    Attributes:
+        origin: the file, as the user named it; empty where no one file is wrong.
+        line: the line in it; None where no line is known.
     """
+
+    def __init__(self, message: str, *, origin: str = "", line: int | None = None) -> None:
+        super().__init__(message)
+        self.origin = origin
+        self.line = line
 
 
 class RehearsalError(TrioEchoError):

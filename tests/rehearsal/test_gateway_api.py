@@ -126,11 +126,11 @@ def test_listener_without_route_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("weight: 80", "weight: 1000001", r"backendRefs\[0\].weight: Expected int <= 1000000"),
+        ("weight: 80", "weight: 1000001", r"backendRefs\[0\].weight: must be at most 1000000"),
         (
             "weight: 80",
             "wait: 80",
-            r"spec.rules\[0\].backendRefs\[0\].wait: the rehearsal",
+            r"spec.rules\[0\].backendRefs\[0\].wait: ",
         ),
         ("weight: 80", "weight: 0", "weights add up to 0"),
         ("sectionName: bar", "sectionName: baz", r"my-tcp-gateway has no such port; found: foo"),
@@ -153,7 +153,11 @@ def test_listener_without_route_is_noticed() -> None:
         ("protocol: TCP", "protocol: TLS", "only Passthrough is rehearsed, got Terminate"),
         ("kind: TCPRoute\n  - name", "kind: TLSRoute\n  - name", "admits no TCPRoute from here at"),
         ("  parentRefs:", "  hostnames: [a]\n  parentRefs:", "a TCPRoute has no hostnames"),
-        ("  rules:", "  rules:\n  - backendRefs: [{name: my-foo-service}]", "length <= 1"),
+        (
+            "  rules:",
+            "  rules:\n  - backendRefs: [{name: my-foo-service}]",
+            "must have at most one entry",
+        ),
     ],
 )
 def test_mistake_is_named_with_file_document_and_field(old: str, new: str, message: str) -> None:
@@ -175,7 +179,7 @@ def test_mistake_is_named_with_file_document_and_field(old: str, new: str, messa
         ("[one.example.com, other.test]", "[other.test]", r"none falls under \*.example.com"),
         ("  hostnames: [one.example.com, other.test]\n", "", "a TLSRoute must have at least one"),
         ("{namespaces: {from: All}}", "{}", "admits no TLSRoute from here"),
-        ("{from: All}", "{from: Selector}", "namespaces.from: Invalid enum value"),
+        ("{from: All}", "{from: Selector}", "namespaces.from: cannot be"),
     ],
 )
 def test_mistake_with_server_names_is_named(old: str, new: str, message: str) -> None:

@@ -177,7 +177,7 @@ def test_kubectl_that_does_not_start_is_told(
         ({"kustomization": "namespace: [1]"}, "namespace must be a name"),
         ({"kustomization": "images: 5"}, "images must be a list"),
         ({"kustomization": "resources: [.]"}, "is among its own resources"),
-        ({"broken": "a: [1"}, r"broken.yaml:1:\d+: "),
+        ({"broken": "a: [1"}, r"broken.yaml:\d+:\d+: "),
         ({}, "no YAML file and no kustomization in this folder"),
     ],
 )
@@ -225,3 +225,54 @@ def test_byte_order_mark_is_no_matter(tmp_path: Path) -> None:
     """Some editors write one."""
     (tmp_path / "x.yaml").write_bytes(b"\xef\xbb\xbf" + ISTIO.encode())
     assert len(read(tmp_path / "x.yaml").documents) == 6
+
+
+@pytest.mark.usefixtures("no_kubectl")
+def test_kustomizations_without_an_end_are_refused(tmp_path: Path) -> None:
+    """A chain too long, and 22 that each list the next twice: four million readings."""
+    for number in range(60):
+        write(tmp_path / f"chain{number}", kustomization=f"resources: [../chain{number + 1}]")
+    with pytest.raises(ManifestError, match="more than 50 kustomizations inside each other"):
+        read(tmp_path / "chain0")
+    for number in range(22):
+        listed = f"[../twice{number + 1}, ../twice{number + 1}]"
+        write(tmp_path / f"twice{number}", kustomization=f"resources: {listed}")
+    write(tmp_path / "twice22", kustomization="resources: []")
+    with pytest.raises(ManifestError, match="or 500 in all"):
+        read(tmp_path / "twice0")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b"])
+def test_path_that_no_system_takes_is_named(tmp_path: Path, name: str) -> None:
+    """As an argument, and among the resources of a kustomization."""
+    with pytest.raises(ManifestError) as caught:
+        read(name)
+    assert len(str(caught.value)) < 300
+    if "\0" not in name:
+        write(tmp_path, kustomization=f"resources: [{name}]")
+        with pytest.raises(ManifestError) as caught:
+            read(tmp_path)
+        assert len(str(caught.value)) < 300
+
+
+def test_only_files_and_pipes_of_the_shell_are_read(tmp_path: Path) -> None:
+    """A FIFO would be waited for, and a device may have no end."""
+    os.mkfifo(tmp_path / "fifo.yaml")
+    for path in (tmp_path / "fifo.yaml", "/dev/zero"):
+        with pytest.raises(ManifestError, match="is neither a file nor a folder"):
+            read(path)
+    write(tmp_path, a=an_object("a"))
+    assert len(read(tmp_path).documents) == 1
+    reading, writing = os.pipe()
+    os.write(writing, an_object("piped").encode())
+    os.close(writing)
+    assert names(read(f"/dev/fd/{reading}")) == [("Thing", "default", "piped")]
+    os.close(reading)
+
+
+def test_file_longer_than_the_bound_is_refused(tmp_path: Path) -> None:
+    """And not read to its end."""
+    with (tmp_path / "long.yaml").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ManifestError, match=r"long\.yaml: is longer than 16 MiB"):
+        read(tmp_path / "long.yaml")

@@ -88,7 +88,7 @@ def test_other_container_is_noticed(container: str) -> None:
 @pytest.mark.parametrize(
     ("container", "message"),
     [
-        ("image: trio-echo, args: [9000, one]", r"args\[0\]: Expected str, got int"),
+        ("image: trio-echo, args: [9000, one]", r"args\[0\]: must be text, got 9000"),
         ("image: trio-echo, args: ['9000', one, --help]", r"args: --help starts no server"),
         ("image: trio-echo, args: ['9000,9000', one]", "needs ports that are given, and differ"),
         (

@@ -1,13 +1,17 @@
 """YAML text -> documents that know where they came from. Pure.
 
-Every complaint about a document names its file, its line, its number in the
-file, its kind and name, and the path of the field.
+YAML is read as Kubernetes' reader does (YAML 1.1's words for true and false,
+but no dates and no base 60), in one pass over the parser's events and within
+bounds, so that no file takes long or much memory. Every complaint about a
+document names its file, its line, its number in the file, its kind and name,
+and the path of the field.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import msgspec
@@ -18,7 +22,22 @@ from trio_echo.errors import ManifestError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Document", "Lenient", "Metadata", "Strict", "parse"]
+__all__ = ["MOST_BYTES", "Document", "Lenient", "Metadata", "Strict", "listed", "parse"]
+
+MOST_BYTES = 16 * 2**20
+"""The longest text that is read. Three times the largest rendered charts."""
+
+_MOST_VALUES = 2_000_000
+"""Values in one text, each alias counted as all that it stands for."""
+
+_DEEPEST = 100
+"""Values inside each other; the deepest of Kubernetes' own schemas has some 40."""
+
+_LONGEST = 400
+"""Characters of one complaint, which may quote a value of any size."""
+
+_LOADER = cast("type[yaml.SafeLoader]", getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+"""The parser in C, twenty times as fast, where PyYAML was built with it."""
 
 
 class Lenient(msgspec.Struct, kw_only=True, rename="camel"):
@@ -27,9 +46,11 @@ class Lenient(msgspec.Struct, kw_only=True, rename="camel"):
     Attributes:
         noted: fields that are known and not carried out, noticed like unknown
             ones.
+        ignored: fields that decide nothing here, and are not noticed.
     """
 
     noted: ClassVar[frozenset[str]] = frozenset()
+    ignored: ClassVar[frozenset[str]] = frozenset()
 
 
 class Strict(Lenient, forbid_unknown_fields=True):
@@ -46,6 +67,18 @@ class Metadata(Lenient):
         annotations: notes for people and other tools.
     """
 
+    ignored: ClassVar[frozenset[str]] = frozenset(
+        {
+            "creationTimestamp",
+            "uid",
+            "resourceVersion",
+            "generation",
+            "managedFields",
+            "finalizers",
+            "ownerReferences",
+            "generateName",
+        }
+    )
     name: str
     namespace: str | None = None
     labels: dict[str, str] | None = None
@@ -54,9 +87,50 @@ class Metadata(Lenient):
 
 _Struct = TypeVar("_Struct", bound=Lenient)
 
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a document stands in its text.
+
+    Attributes:
+        text: all of it.
+        start: the index of its first character.
+        end: the index after its last.
+        line: the line of its first character, counted from 1.
+        within: the path to the item of a List; empty for the document itself.
+    """
+
+    text: str
+    start: int
+    end: int
+    line: int
+    within: str = ""
+
+    def line_of(self, path: str) -> int:
+        """The line of the field at `path`, or of the last part of it that is there.
+
+        Lines are looked up again when they are asked for: most never are.
+        """
+        # The Python loader: libyaml's composer tells the same, but not for a part of a text.
+        node = yaml.compose(self.text[self.start : self.end], Loader=yaml.SafeLoader)
+        for name, index in _STEP.findall(f"{self.within}.{path}" if path else self.within):
+            child = _child(node, name or int(index))
+            if child is None:
+                break
+            node = child
+        return self.line + (int(node.start_mark.line) if node else 0)
+
+
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
-_PLACED = re.compile(r"(.*) - at `(?:key` in `)?\$(.*)`", re.DOTALL)
+
+
+def _child(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
+    """The part of a node at a key or an index, if there is one."""
+    if isinstance(node, yaml.MappingNode):
+        return next((value for key, value in node.value if key.value == step), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return cast("yaml.Node", node.value[step])
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +141,7 @@ class Document:
         origin: the file, as the user named it.
         number: which document of the file it is, counted from 1.
         content: the mapping.
-        node: where each part stands in the file.
+        source: where it stands in the file.
         default_namespace: the namespace where the document names none.
         forced_namespace: the namespace whatever it names, as kustomize's
             ``namespace`` field does; empty for none.
@@ -76,7 +150,7 @@ class Document:
     origin: str
     number: int
     content: dict[str, Any]
-    node: yaml.Node
+    source: _Source
     default_namespace: str = "default"
     forced_namespace: str = ""
 
@@ -96,7 +170,7 @@ class Document:
         if self.kind == "Namespace" and self.forced_namespace:
             return self.forced_namespace  # kustomize renames the namespace itself
         metadata = self.content.get("metadata")
-        return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+        return str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
 
     @property
     def namespace(self) -> str:
@@ -114,22 +188,21 @@ class Document:
         try:
             return msgspec.convert(self.content, shape)
         except msgspec.ValidationError as error:
-            message, path = str(error), ""
-            if placed := _PLACED.fullmatch(message):
-                message, path = placed.groups()
-            if unknown := _UNKNOWN.fullmatch(message):
-                path = f"{path}.{unknown[1]}"
-                message = "the rehearsal does not carry out this field"
-            raise self.error(path.lstrip("."), message.replace("`", "")) from None
+            path, reason = _in_words(str(error), self.content, shape)
+            raise self.error(path, reason) from None
 
     def error(self, path: str, reason: str) -> ManifestError:
         """A complaint about the field at `path`, to be raised."""
         field = f"{path}: " if path else ""
-        return ManifestError(f"{self.place(path)}: {field}{reason}")
+        line = self.source.line_of(path)
+        message = f"{self._place(line)}: {field}{reason}"
+        return _complaint(message, self.origin, line)
 
     def place(self, path: str = "") -> str:
         """Where the field at `path` stands, or the part of it that is there."""
-        line = _line(self.node, path)
+        return self._place(self.source.line_of(path))
+
+    def _place(self, line: int) -> str:
         what = " ".join(part for part in (self.kind, self.name) if part)
         return f"{self.origin}:{line}, document {self.number}" + (f" ({what})" if what else "")
 
@@ -138,14 +211,14 @@ class Document:
         return list(_unread(self.content, value, ""))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a date is a string."""
+def listed(names: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+    """Names in a row, the first few of many, or the word for none."""
+    names = list(names)
+    more = f", and {len(names) - _MANY} more" if len(names) > _MANY else ""
+    return (", ".join(names[:_MANY]) or "none") + more
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+_MANY = 12
 
 
 def parse(text: str, origin: str) -> list[Document]:
@@ -153,93 +226,259 @@ def parse(text: str, origin: str) -> list[Document]:
 
     Raises:
         ManifestError: broken YAML, with line and column; a key that is there
-            twice; a document that is no mapping.
+            twice; a document that is no mapping; more than the bounds allow.
     """
+    if len(text) > MOST_BYTES:
+        raise _complaint(f"{origin}: is longer than {MOST_BYTES // 2**20} MiB", origin, None)
     documents: list[Document] = []
+    text = text.removeprefix("\ufeff")
     try:
-        loader = _Loader(text)
-        number = 0
-        while loader.check_node():
-            node = cast("yaml.Node", loader.get_node())
-            number += 1
-            _check_keys(node, origin, set())
-            content = loader.construct_document(node)
+        for number, (content, source) in enumerate(_Reader(text).documents(), start=1):
             if content is not None:
-                documents += _open(origin, number, content, node)
+                documents += _open(origin, number, content, source)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise ManifestError(f"{origin}{where}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+        line = mark.line + 1 if mark else None
+        where = f":{line}:{mark.column + 1}" if mark else ""
+        reason = f"{error.problem or error.context}{_template_in(text)}"
+        raise _complaint(f"{origin}{where}: {reason}", origin, line) from None
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ManifestError(f"{origin}: {reason}") from None
-    except RecursionError:
-        raise ManifestError(f"{origin}: nested too deeply") from None
+        raise _complaint(f"{origin}: {reason}", origin, None) from None
     return documents
 
 
-def _open(origin: str, number: int, content: Any, node: yaml.Node) -> Iterator[Document]:
+def _template_in(text: str) -> str:
+    """What to say beside a complaint about a text that was to be rendered first."""
+    if "{{" not in text:
+        return ""
+    return "; {{ }} is a template: render it first, as helm template CHART | trio-echo rehearse -"
+
+
+def _complaint(message: str, origin: str, line: int | None) -> ManifestError:
+    """The error for a message, which is cut where it quotes too much."""
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST - 1]}…"
+    return ManifestError(message, origin=origin, line=line)
+
+
+def _open(origin: str, number: int, content: Any, source: _Source) -> Iterator[Document]:
     """The document, or the items of a List."""
     if not isinstance(content, dict):
-        line = node.start_mark.line + 1
-        raise ManifestError(
+        line = source.line_of("")
+        raise _complaint(
             f"{origin}:{line}, document {number}: must be a mapping with apiVersion and kind,"
-            f" got {type(content).__name__}"
+            f" got {_kind_of(content)}",
+            origin,
+            line,
         )
-    if str(content.get("kind", "")).endswith("List") and isinstance(content.get("items"), list):
-        items = _child(node, "items")
-        for index, item in enumerate(content["items"]):
-            yield from _open(origin, number, item, _child(items, index))
+    items = content.get("items")
+    if str(content.get("kind", "")).endswith("List") and isinstance(items, list):
+        for index, item in enumerate(items):
+            within = f"{source.within}.items[{index}]"
+            inner = _Source(source.text, source.start, source.end, source.line, within)
+            yield from _open(origin, number, item, inner)
         return
-    yield Document(origin=origin, number=number, content=content, node=node)
+    yield Document(origin=origin, number=number, content=content, source=source)
 
 
-def _check_keys(node: yaml.Node, origin: str, parents: set[int]) -> None:
-    """Refuse a key that stands twice in a mapping, and a document inside itself.
+@dataclass(slots=True)
+class _Open:
+    """A list or mapping that is being read.
 
-    PyYAML would let the last one win in silence.
+    Attributes:
+        value: what is in it so far.
+        mark: where it began.
+        anchor: the name by which an alias may mean it.
+        key: the key whose value comes next; None where a key comes next.
+        merged: mappings that ``<<`` adds, the nearest last.
+        before: how many values were read before it.
     """
-    if not isinstance(node, yaml.CollectionNode):
-        return
-    where = f"{origin}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-    if id(node) in parents:
-        raise ManifestError(f"{where}: an alias inside the value that it stands for")
-    inside = parents | {id(node)}
-    seen: set[str] = set()
-    for part in node.value:
-        if isinstance(node, yaml.MappingNode):
-            key, value = part
-            name = str(key.value) if isinstance(key, yaml.ScalarNode) else ""
-            if name in seen and name != "<<":
-                mark = key.start_mark
-                raise ManifestError(
-                    f"{origin}:{mark.line + 1}:{mark.column + 1}: {name} is there twice"
-                )
-            seen.add(name)
-            _check_keys(value, origin, inside)
+
+    value: dict[str, Any] | list[Any]
+    mark: Any
+    anchor: str | None
+    before: int
+    key: str | None = None
+    merged: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Reader:
+    """Builds the values of a text from the parser's events, within bounds."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._count = 0
+        self._open: list[_Open] = []
+        self._anchors: dict[str, tuple[Any, int] | None] = {}
+        self._root: Any = None
+
+    def documents(self) -> Iterator[tuple[Any, _Source]]:
+        """Every document's value and place, in their order."""
+        start: Any = None
+        events: Iterator[Any] = yaml.parse(self._text, Loader=_LOADER)
+        for event in events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                start, self._root = event, None
+                self._anchors.clear()
+            elif isinstance(event, yaml.DocumentEndEvent):
+                first: Any = start.start_mark
+                last: Any = event.end_mark
+                yield self._root, _Source(self._text, first.index, last.index, first.line + 1)
+            else:
+                self._take(event)
+
+    def _take(self, event: yaml.Event) -> None:
+        """Take in a part of a document."""
+        if isinstance(event, yaml.ScalarEvent):
+            if self._wants_key():
+                self._take_key(event)
+            else:
+                self._put(_scalar(event), event, event.anchor)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            self._begin(event)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self._end(event)
+        elif isinstance(event, yaml.AliasEvent):
+            self._take_alias(event)
+
+    def _wants_key(self) -> bool:
+        """Whether a key comes next."""
+        return bool(self._open) and self._open[-1].key is None and self._in_mapping()
+
+    def _in_mapping(self) -> bool:
+        return isinstance(self._open[-1].value, dict)
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        """A list or mapping begins."""
+        if self._wants_key():
+            raise _marked("a key must be text, not a list or mapping", event)
+        if len(self._open) >= _DEEPEST:
+            raise _marked(f"nested more than {_DEEPEST} deep", event)
+        if event.anchor:
+            self._anchors[event.anchor] = None
+        value: dict[str, Any] | list[Any]
+        value = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self._open.append(_Open(value, event.start_mark, event.anchor, self._count))
+
+    def _end(self, event: yaml.Event) -> None:
+        """A list or mapping ends."""
+        ended = self._open.pop()
+        if isinstance(ended.value, dict):
+            for merged in ended.merged:
+                ended.value = merged | ended.value
+        if ended.anchor:
+            self._anchors[ended.anchor] = ended.value, self._count - ended.before
+        self._put(ended.value, event, None)
+
+    def _take_key(self, event: yaml.ScalarEvent) -> None:
+        """A key, which must be new."""
+        name = str(event.value)
+        mapping = self._open[-1]
+        if name in mapping.value:
+            raise _marked(f"{name} is there twice", event)
+        if event.anchor:
+            self._anchors[event.anchor] = name, 1
+        mapping.key = name
+
+    def _take_alias(self, event: yaml.AliasEvent) -> None:
+        """What an alias stands for, shared and not copied, but counted."""
+        if event.anchor not in self._anchors:
+            raise _marked(f"found undefined alias {event.anchor!r}", event)
+        found = self._anchors[event.anchor]
+        if found is None:
+            opened = next(each for each in self._open if each.anchor == event.anchor)
+            raise yaml.MarkedYAMLError(
+                problem="an alias inside the value that it stands for", problem_mark=opened.mark
+            )
+        if self._wants_key():
+            raise _marked("an alias cannot be a key", event)
+        value, size = found
+        self._count += size
+        self._put(value, event, None)
+
+    def _put(self, value: Any, event: yaml.Event, anchor: str | None) -> None:
+        """Put a value where it belongs."""
+        self._count += 1
+        if self._count > _MOST_VALUES:
+            raise _marked(f"more than {_MOST_VALUES:,} values, aliases counted in full", event)
+        if anchor:
+            self._anchors[anchor] = value, 1
+        if not self._open:
+            self._root = value
+            return
+        into = self._open[-1]
+        if isinstance(into.value, list):
+            into.value.append(value)
+        elif into.key == "<<":
+            into.merged += _mappings(value, event)
+            into.key = None
         else:
-            _check_keys(part, origin, inside)
+            into.value[cast("str", into.key)] = value
+            into.key = None
 
 
-def _line(node: yaml.Node, path: str) -> int:
-    """The line of the field at `path`, or of the last part of it that is there."""
-    for name, index in _STEP.findall(f".{path}" if path else ""):
-        child = _child(node, name or int(index))
-        if child is node:
-            break
-        node = child
-    return int(node.start_mark.line) + 1
+def _mappings(value: Any, event: yaml.Event) -> list[dict[str, Any]]:
+    """What ``<<`` adds: one mapping, or several of which the first wins."""
+    several = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, dict) for each in several):
+        raise _marked("<< must stand before a mapping, or a list of mappings", event)
+    return several
 
 
-def _child(node: yaml.Node, step: str | int) -> yaml.Node:
-    """The part of a node at a key or an index; the node itself if there is none."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == step:
-                return cast("yaml.Node", value)
-    elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return cast("yaml.Node", node.value[step])
-    return node
+def _marked(problem: str, event: Any) -> yaml.MarkedYAMLError:
+    """The parser's error, for a problem of ours."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+_TAG = "tag:yaml.org,2002:"
+_WORDS: dict[str, Any] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
+for _truth, _names in ((True, "true yes on"), (False, "false no off")):
+    for _name in _names.split():
+        _WORDS |= dict.fromkeys((_name, _name.capitalize(), _name.upper()), _truth)
+_WORDS |= dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan"))
+_WORDS |= dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf"))
+_WORDS |= dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf"))
+_INTEGER = re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]*|[1-9][0-9_]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_LONGEST_INTEGER = 24
+"""Characters; a longer number is read as a float, as it fits no integer there."""
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    """The value of a scalar."""
+    text, tag = str(event.value), event.tag
+    if tag is None:
+        return _plain(text) if event.implicit[0] else text
+    wanted = _TYPES.get(tag.removeprefix(_TAG)) if tag.startswith(_TAG) else None
+    if wanted is None:
+        return text
+    value = _plain(text)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        raise _marked(f"!!{tag.removeprefix(_TAG)} cannot be {text!r}", event)
+    return value
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "null": (type(None),),
+}
+
+
+def _plain(text: str) -> Any:
+    """The value of a scalar without quotes, as Kubernetes' reader takes it."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] in "0123456789+-.":
+        if _INTEGER.fullmatch(text) and len(text) <= _LONGEST_INTEGER:
+            digits = text.replace("_", "")
+            octal = re.fullmatch(r"([-+]?)0([0-7]+)", digits)
+            return int(f"{octal[1]}0o{octal[2]}" if octal else digits, 0)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
 
 
 def _unread(raw: Any, value: Any, path: str) -> Iterator[str]:
@@ -248,6 +487,8 @@ def _unread(raw: Any, value: Any, path: str) -> Iterator[str]:
         known = {field.encode_name: field.name for field in msgspec.structs.fields(value)}
         for key, inner in raw.items():
             where = f"{path}.{key}".lstrip(".")
+            if key in value.ignored:
+                continue
             if key not in known or known[key] in value.noted:
                 yield where
             else:
@@ -255,3 +496,91 @@ def _unread(raw: Any, value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for index, (inner, part) in enumerate(zip(raw, value, strict=True)):
             yield from _unread(inner, part, f"{path}[{index}]")
+
+
+_PLACED = re.compile(r"(.*) - at `(?:key(?: in)? )?`?\$(.*)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_WRONG_TYPE = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+_LENGTH = re.compile(r"Expected `array` of length (>=|<=) (\d+)")
+_RANGE = re.compile(r"Expected `\w+` (>=|<=) (-?\d+)")
+_NAMES_OF_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+
+def _in_words(message: str, content: dict[str, Any], shape: type[Lenient]) -> tuple[str, str]:
+    """A complaint of the converter's as the path of a field, and the words for it."""
+    path = ""
+    if placed := _PLACED.fullmatch(message):
+        message, path = placed.groups()
+    if unknown := _UNKNOWN.fullmatch(message):
+        near = get_close_matches(unknown[1], _fields_at(shape, path), n=1)
+        reason = "the rehearsal does not carry out this field"
+        if near:
+            reason = f"there is no such field; is it {near[0]}?"
+        return f"{path}.{unknown[1]}".lstrip("."), reason
+    if missing := _MISSING.fullmatch(message):
+        return f"{path}.{missing[1]}".lstrip("."), "is missing"
+    value, path = _value_at(content, path.lstrip("."))
+    return path, _fitting(message, _shown(value))
+
+
+def _fitting(message: str, found: str) -> str:
+    """What would fit in the place of a value, as a complaint of the converter's has it."""
+    if wrong := _WRONG_TYPE.fullmatch(message):
+        names = [_NAMES_OF_TYPES.get(each, each) for each in wrong[1].split(" | ")]
+        wanted = " or ".join(each for each in names if each != "null")
+        return f"must be {wanted}, got {found}"
+    if length := _LENGTH.fullmatch(message):
+        bound = "at least" if length[1] == ">=" else "at most"
+        number = "one entry" if length[2] == "1" else f"{length[2]} entries"
+        return f"must have {bound} {number}"
+    if limit := _RANGE.fullmatch(message):
+        return f"must be at {'least' if limit[1] == '>=' else 'most'} {limit[2]}, got {found}"
+    return f"cannot be {found}"
+
+
+def _fields_at(shape: type[Lenient], path: str) -> list[str]:
+    """The names of the fields that the part of `shape` at a path has."""
+    part = _inner(msgspec.inspect.type_info(shape))
+    for name, _ in _STEP.findall(path):
+        if name:
+            part = _inner(next(each.type for each in part.fields if each.encode_name == name))
+    return [each.encode_name for each in part.fields]
+
+
+def _inner(part: Any) -> Any:
+    """The struct in a type: of an optional one, or of a list's items."""
+    while not isinstance(part, msgspec.inspect.StructType):
+        part = part.item_type if hasattr(part, "item_type") else part.types[0]
+    return part
+
+
+def _value_at(content: Any, path: str) -> tuple[Any, str]:
+    """The value at a path, and the path; of a mapping with names of one's own, the first misfit."""
+    for name, index in _STEP.findall(f".{path}"):
+        content = content[name or int(index)]
+    if path.endswith("[...]"):
+        key = next(each for each, value in content.items() if not isinstance(value, str))
+        return content[key], f"{path.removesuffix('[...]')}.{key}"
+    return content, path
+
+
+def _shown(value: Any) -> str:
+    """A value in a complaint."""
+    return repr(value) if isinstance(value, (str, int, float)) else _kind_of(value)
+
+
+def _kind_of(value: Any) -> str:
+    """What kind of value it is, in words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return repr(value)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trio_echo.errors import ManifestError
-from trio_echo.rehearsal.documents import parse
+from trio_echo.rehearsal.documents import MOST_BYTES, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trio_echo.rehearsal.documents import Document
 
@@ -25,6 +26,10 @@ _SUFFIXES = {".yaml", ".yml", ".json"}
 _PLAIN = {"apiVersion", "kind", "metadata", "resources", "namespace", "components", "images"}
 _PLAIN_IMAGE = {"name", "newTag", "digest"}
 _RENDER_TIMEOUT = 60.0
+_DEEPEST = 50
+_MOST_KUSTOMIZATIONS = 500
+_LONGEST_PATH = 200
+"""Characters of a path in a complaint that no system takes for one."""
 
 
 @dataclass(slots=True)
@@ -68,15 +73,12 @@ def read_manifests(arguments: Sequence[str], standard_input: str = "") -> Manife
 def _read(path: Path, files: set[Path]) -> list[Document]:
     """The documents of one file or folder."""
     files.add(path)
-    if not path.is_dir():
+    if not _checked(path, Path.is_dir):
         return parse(_text(path), str(path))
     if (kustomization := _kustomization_in(path)) is not None:
         return _read_kustomization(kustomization, files)
-    try:
-        entries = sorted(path.iterdir())
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror or error}") from None
-    inside = [each for each in entries if each.suffix in _SUFFIXES and each.is_file()]
+    entries = _checked(path, lambda folder: sorted(folder.iterdir()))
+    inside = [each for each in entries if each.suffix in _SUFFIXES and _checked(each, Path.is_file)]
     if not inside:
         raise ManifestError(f"{path}: no YAML file and no kustomization in this folder")
     return [document for each in inside for document in _read(each, files)]
@@ -103,6 +105,7 @@ class _Plain:
     def __init__(self, files: set[Path], more: list[str]) -> None:
         self._files = files
         self._more = more
+        self._count = 0
 
     def documents(self, path: Path, within: frozenset[Path] = frozenset()) -> list[Document]:
         """The documents of the kustomization at `path`.
@@ -116,7 +119,14 @@ class _Plain:
         """
         itself = path.resolve()
         if itself in within:
-            raise ManifestError(f"{path}: is among its own resources")
+            raise ManifestError(f"{path}: is among its own resources", origin=str(path))
+        self._count += 1
+        if len(within) >= _DEEPEST or self._count > _MOST_KUSTOMIZATIONS:
+            raise ManifestError(
+                f"{path}: more than {_DEEPEST} kustomizations inside each other,"
+                f" or {_MOST_KUSTOMIZATIONS} in all",
+                origin=str(path),
+            )
         content = self._content(path)
         found: list[Document] = []
         for resource in self._local(path, content, "resources"):
@@ -164,7 +174,7 @@ class _Plain:
         value = content.get(field) or []
         if not isinstance(value, list):
             raise ManifestError(f"{path}: {field} must be a list of paths")
-        there = [each for each in value if (path.parent / str(each)).exists()]
+        there = [each for each in value if _checked(path.parent / str(each), Path.exists)]
         self._more.extend(f"{field}: {each}" for each in value if each not in there)
         return [path.parent / str(each) for each in there]
 
@@ -179,7 +189,8 @@ class _Plain:
 
 def _kustomization_in(path: Path) -> Path | None:
     """The kustomization of a folder, if it is one."""
-    return next((path / name for name in _KUSTOMIZATIONS if (path / name).is_file()), None)
+    paths = (path / name for name in _KUSTOMIZATIONS)
+    return next((each for each in paths if _checked(each, Path.is_file)), None)
 
 
 def _render(folder: Path, reasons: Sequence[str], files: set[Path]) -> list[Document]:
@@ -209,10 +220,42 @@ def _render(folder: Path, reasons: Sequence[str], files: set[Path]) -> list[Docu
 
 
 def _text(path: Path) -> str:
-    """The text of a file."""
+    """The text of a file, which is read no further than a manifest may be long.
+
+    A pipe from the shell (``<(helm template chart)``) is read to its end; a
+    FIFO that somebody made may never have one.
+    """
+    mode = _checked(path, Path.stat).st_mode
+    piped = stat.S_ISFIFO(mode) and str(path).startswith(("/dev/", "/proc/"))
+    if not (stat.S_ISREG(mode) or piped):
+        raise ManifestError(f"{path}: is neither a file nor a folder", origin=str(path))
+    raw = _checked(path, _first_bytes)
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror or error}") from None
+        # Without translating line ends: lines are counted as the parser does.
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: is no UTF-8 text ({error.reason})") from None
+        reason = f"{path}: is no UTF-8 text ({error.reason})"
+        raise ManifestError(reason, origin=str(path)) from None
+
+
+def _first_bytes(path: Path) -> bytes:
+    """As many bytes of a file as a manifest may have, and one more."""
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
+
+
+_T = TypeVar("_T")
+
+
+def _checked(path: Path, ask: Callable[[Path], _T]) -> _T:
+    """What a question about a path is answered with.
+
+    Raises:
+        ManifestError: the system refuses it, or the path cannot be one.
+    """
+    try:
+        return ask(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        shown = str(path) if len(str(path)) <= _LONGEST_PATH else f"{str(path)[:_LONGEST_PATH]}…"
+        raise ManifestError(f"{shown}: {reason}", origin=shown) from None
