@@ -16,9 +16,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.fairness import measure_fairness
 from benchmarks.memory import measure_memory, raise_descriptor_limit
 from benchmarks.servers import SERVERS, MisbehavedError, build, cores, pinned, running
-from benchmarks.summary import LOADS, OURS, Memory, Sample, memory_table, speed_table, summarize
+from benchmarks.summary import (
+    LOADS,
+    OURS,
+    Memory,
+    Row,
+    Sample,
+    Wait,
+    fairness_table,
+    memory_table,
+    speed_table,
+    summarize,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +52,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a rough run within a minute")
     parser.add_argument("--rounds", type=int, help="rounds through all servers (default: 7)")
     parser.add_argument("--seconds", type=float, help="of each load and server (default: 1)")
-    for option, known in (("--servers", [*SERVERS]), ("--loads", [*LOADS, "memory"])):
+    for option, known in (("--servers", [*SERVERS]), ("--loads", [*LOADS, "fairness", "memory"])):
         parser.add_argument(
             option,
             type=partial(_choose, known),
@@ -106,6 +118,16 @@ def hold_all(options: argparse.Namespace, core: int | None, idle: int) -> Iterat
                 yield from measure_memory(name, core, idle)
 
 
+def crowd_all(
+    options: argparse.Namespace, generator: Path, server_core: int | None, load_core: int | None
+) -> Iterator[Wait]:
+    """Measure how long others wait, at the servers that are as fast as ours."""
+    for name in options.servers if "fairness" in options.loads else ():
+        if name in {OURS, "before", "go-silent", "uvloop"}:
+            _progress(f"fairness: {name}")
+            yield from measure_fairness(name, generator, server_core, load_core)
+
+
 def load_one(process: Process, load: str, number: int, generator: Path, seconds: float) -> Sample:
     """Run one load on one server.
 
@@ -157,25 +179,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _progress("building the Go programs")
     generator = build()
     samples: list[Sample] = []
+    waits: list[Wait] = []
     memories: list[Memory] = []
     failure = None
     try:
         samples.extend(load_all(options, generator, server_core, load_core))
+        waits.extend(crowd_all(options, generator, server_core, load_core))
         memories.extend(hold_all(options, server_core, idle))
     except MisbehavedError as error:
         failure = str(error)
-    missed = report(options.json, samples, memories, failure)
+    missed = report(options.json, samples, waits, memories, failure)
     return 1 if failure or (options.check and missed) else 0
 
 
 def report(
-    file: Path | None, samples: Sequence[Sample], memories: Sequence[Memory], failure: str | None
+    file: Path | None,
+    samples: Sequence[Sample],
+    waits: Sequence[Wait],
+    memories: Sequence[Memory],
+    failure: str | None,
 ) -> int:
     """Print the tables, write everything as JSON if asked to, and count the targets missed."""
     where = machine()
     rows = summarize(samples)
     print(", ".join(f"{key} {value}" for key, value in where.items()))
-    for table in (speed_table(rows), memory_table(memories) if memories else ""):
+    for table in (
+        speed_table(rows),
+        fairness_table(waits) if waits else "",
+        memory_table(memories) if memories else "",
+    ):
         if table:
             print(f"\n{table}")
     if failure:
@@ -185,11 +217,13 @@ def report(
             "machine": where,
             "failure": failure,
             "rows": [asdict(row) for row in rows],
+            "fairness": [asdict(wait) for wait in waits],
             "memory": [asdict(memory) for memory in memories],
             "samples": [asdict(sample) for sample in samples],
         }
         file.write_text(json.dumps(result, indent=1) + "\n")
-    missed = sum(row.missed for row in rows) + sum(memory.missed for memory in memories)
+    judged: list[Row | Wait | Memory] = [*rows, *waits, *memories]
+    missed = sum(each.missed for each in judged)
     if missed:
         print(f"\nTargets missed: {missed}", file=sys.stderr)
     return missed

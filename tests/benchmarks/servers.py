@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from benchmarks.summary import OURS
 
@@ -124,16 +124,23 @@ class Process:
         name: which one, a key of `SERVERS`.
         port: where it listens.
         popen: its process.
+        log: the file that takes what it writes to stderr.
     """
 
     name: str
     port: int
     popen: subprocess.Popen[bytes]
+    log: IO[bytes]
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self.popen.pid
+
+    def said(self, word: bytes) -> bool:
+        """Whether its log has a word."""
+        # Not by a seek: the child writes on from wherever this would leave the file.
+        return word in os.pread(self.log.fileno(), 1 << 20, 0)
 
     def memory(self) -> int:
         """Its share of resident memory (PSS), in bytes."""
@@ -157,15 +164,24 @@ class Process:
 
 
 @contextmanager
-def running(name: str, prefix: str, core: int | None, *, first: bool = False) -> Iterator[Process]:
+def running(
+    name: str, prefix: str, core: int | None, *, first: bool = False, options: Sequence[str] = ()
+) -> Iterator[Process]:
     """Start a server, pinned as `pinned` says, wait until it accepts, and end it afterwards.
+
+    Args:
+        name: which one, a key of `SERVERS`.
+        prefix: what it puts before each answer.
+        core: where it runs.
+        first: whether it goes before all other processes.
+        options: beside those that it always has.
 
     Raises:
         MisbehavedError: it did not start, or has ended by itself.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [*SERVERS[name], str(port), prefix]
+    command = [*SERVERS[name], *options, str(port), prefix]
     # What a server prints goes nowhere: the cheapest place, in favour of those that print.
     with TemporaryFile() as complaints, ExitStack() as stack:
         with pinned(core, first=first):
@@ -173,7 +189,7 @@ def running(name: str, prefix: str, core: int | None, *, first: bool = False) ->
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints)
             )
         try:
-            process = Process(name, port, popen)
+            process = Process(name, port, popen, complaints)
             started = _accepts(process)
             if started:
                 yield process

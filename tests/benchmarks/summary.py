@@ -11,11 +11,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIENTS",
+    "CROWDS",
     "LOADS",
     "OURS",
     "Memory",
     "Row",
     "Sample",
+    "Wait",
+    "fairness_table",
     "memory_table",
     "speed_table",
     "summarize",
@@ -49,6 +52,14 @@ CLIENTS = {
     "long-lines": "lines of 64 KiB, never reads",
     "unfinished": "64 KiB without LF",
 }
+
+CROWDS = {
+    "newlines": "20 clients that send bare newlines and read",
+    "lines": "100 clients with 100 lines of 44 bytes in flight",
+}
+
+# The most seconds that one of ours may wait beside such a crowd, as a median.
+WAIT_TARGETS = {"a new connection": 0.05, "an open one": 0.05, "/livez": 0.05, "SIGTERM": 0.1}
 
 # The most memory that one client of ours may take, in bytes.
 MEMORY_TARGETS = {"idle": 3686.4, "newlines": 1 << 20, "long-lines": 1 << 20, "unfinished": 1 << 20}
@@ -127,6 +138,28 @@ class Memory:
     def missed(self) -> bool:
         """Whether one of our clients takes more than its target."""
         return self.server == OURS and self.per_client > MEMORY_TARGETS[self.client]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """How long somebody waits for a server that a crowd keeps busy.
+
+    Attributes:
+        server: name of the server.
+        crowd: what the busy clients do, a key of `CROWDS`.
+        what: who waits, a key of `WAIT_TARGETS`.
+        seconds: until the answer, a median.
+    """
+
+    server: str
+    crowd: str
+    what: str
+    seconds: float
+
+    @property
+    def missed(self) -> bool:
+        """Whether one of ours waits longer than the target."""
+        return self.server == OURS and self.seconds > WAIT_TARGETS[self.what]
 
 
 def summarize(samples: Iterable[Sample]) -> list[Row]:
@@ -209,6 +242,25 @@ def memory_table(memories: Sequence[Memory]) -> str:
         cells.append(row)
     header = ["server", *(f"{numbers[client]} x {CLIENTS[client]}" for client in clients)]
     return f"Memory for each client, KiB:\n\n{_markdown(header, cells)}"
+
+
+def fairness_table(waits: Sequence[Wait]) -> str:
+    """Write the waits as one Markdown table for each crowd."""
+    measured = {(wait.crowd, wait.server, wait.what): wait for wait in waits}
+    parts = []
+    for crowd, title in CROWDS.items():
+        cells = []
+        for server in dict.fromkeys(wait.server for wait in waits):
+            row = [server]
+            for what, target in WAIT_TARGETS.items():
+                wait = measured.get((crowd, server, what))
+                row.append("" if wait is None else _digits(wait.seconds * 1e3))
+                if wait is not None and server == OURS:
+                    row[-1] += " (" + ", ".join(_against(wait.seconds, target, 1e-3)) + ")"
+            cells.append(row)
+        header = ["server", *WAIT_TARGETS]
+        parts.append(f"Median wait beside {title}, ms:\n\n{_markdown(header, cells)}")
+    return "\n\n".join(parts)
 
 
 def _against(value: float, target: float, unit: float = 1) -> tuple[str, str]:

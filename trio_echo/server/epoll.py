@@ -48,12 +48,16 @@ Fairness
 --------
 
 The hub's task must not keep all others, and trio itself, waiting. A turn of the
-hub ends after `TURN` seconds and the chunk that is being served by then,
-however many streams are ready. Events that it had no time for come first at
-the next turn. A stream has one chunk served at a time; if there is more, it
-queues behind the others that have more, and behind all that are newly ready,
-so that a line from a quiet client does not wait for the busy ones. One of the
-queue is served in each turn at least: nobody starves.
+hub ends after `TURN` seconds, however many streams are ready; only the chunk
+that is being served by then is finished, and one of the queue served. Events
+that it had no time for come first at the next turn. A stream has one chunk
+served at a time; if there is more, it queues behind the others that have more,
+and behind all that are newly ready, so that a line from a quiet client does not
+wait for the busy ones. One of the queue is served in each turn: nobody starves.
+
+Median wait beside 20 clients that send bare newlines and read, in one run of
+``nox -s bench``: a new connection 9 ms, a line on an open one 8 ms, a SIGTERM
+14 ms. When a turn was bounded in rounds it was 371 ms, 63 ms and 2 s.
 
 Life time
 ---------
@@ -159,6 +163,9 @@ class Hub:
         end = clock() + TURN
         events, few = self._events, False
         while True:
+            if not events:
+                ready = self._epoll.poll(0)
+                events, few = iter(ready), len(ready) < _MANY
             for descriptor, happened in events:
                 # An event is a hint. One for a stream closed since finds none
                 # here, or the one that got its descriptor's number next: that
@@ -167,22 +174,19 @@ class Hub:
                     stream.edge(happened)
                     if clock() >= end:
                         break
+            else:
+                events = ()
             for _ in range(len(queue)):
                 queue.popleft().turn()
                 if clock() >= end:
                     break
-            if clock() >= end:
-                self._events = events
-                return
-            if few:
-                self._events = ()
-                return
             # A pass through trio's loop costs more than two lines do. While
             # many are ready, many more will be by the time they are served:
             # look again at once, which took 1 of 11 us off a line. Small
             # batches are not worth a look of their own.
-            ready = self._epoll.poll(0)
-            events, few = iter(ready), len(ready) < _MANY
+            if few or clock() >= end:
+                self._events = events
+                return
 
     def watch(self, descriptor: int, stream: EpollStream, interest: int, *, again: bool) -> None:
         """Report the edges of a stream; what is ready already is the first."""

@@ -31,6 +31,7 @@ type run struct {
 	port      int
 	prefix    string
 	depth     int
+	pad       int
 	deadline  time.Time
 	recording atomic.Bool
 	stop      atomic.Bool
@@ -41,6 +42,7 @@ func main() {
 	flag.IntVar(&r.port, "port", 0, "the server's port on loopback")
 	flag.StringVar(&r.prefix, "prefix", "", "what each answer has to begin with")
 	flag.IntVar(&r.depth, "depth", 1, "lines in flight on a connection")
+	flag.IntVar(&r.pad, "pad", 0, "bytes to make each line longer by, beyond its 20")
 	pid := flag.Int("pid", 0, "the server's process, whose CPU time is read")
 	workers := flag.Int("workers", 50, "connections at any time")
 	connect := flag.Bool("connect", false, "a new connection for each batch of lines")

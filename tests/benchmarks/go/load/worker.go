@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -33,7 +34,7 @@ func newWorker(r *run, index int) *worker {
 		// leaves behind (TIME_WAIT) then never uses up the ports.
 		host: fmt.Sprintf("127.0.0.%d:%d", 1+index, r.port),
 	}
-	line := fmt.Sprintf("w%03d %0*d world\n", index, digits, 0)
+	line := fmt.Sprintf("w%03d %0*d world%s\n", index, digits, 0, strings.Repeat("!", r.pad))
 	for range r.depth {
 		w.request = append(w.request, line...)
 		w.want = append(w.want, r.prefix+" "+line...)
