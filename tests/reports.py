@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from trio_echo.prober import Outcome, ProbeConfig, Report, Tally
-from trio_echo.prober.outcome import Result
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.schedule import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from trio_echo.prober.words import Report
 
 __all__ = ["drawn", "made", "ok"]
 
@@ -24,15 +27,12 @@ def made(results: Iterable[Result | str], *, run: str = "run", **settings: Any) 
     settings = {"target": "echo.test:9000", **settings}
     tally = Tally(ProbeConfig(**settings), run)
     tally.address = "127.0.0.1:9000"
-    tally.started = 0.0
     for index, result in enumerate(results):
         tally.launched += 1
         tally.ended += 1
         tally.take(index, ok(result) if isinstance(result, str) else result)
-    tally.started = None
-    tally.elapsed = 1.5
-    tally.finish()
-    return Report.of(tally)
+    tally.finish(1.5)
+    return tally.report()
 
 
 def drawn(weights: dict[str, float], count: int, seed: int) -> list[str]:

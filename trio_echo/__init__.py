@@ -19,19 +19,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trio_echo.errors import ConfigError, TrioEchoError
-    from trio_echo.prober import ProbeConfig, ProbeTLS, Report, Verdict, probe
+    from trio_echo.prober.config import ProbeConfig, ProbeTLS
+    from trio_echo.prober.counts import Counts, Outcome
+    from trio_echo.prober.schedule import Tally, probe
+    from trio_echo.prober.split import Expectation, Interval, Verdict
+    from trio_echo.prober.words import Backend, Report, Run
     from trio_echo.server import Server, ServerConfig, TLSConfig, serve
 
     __version__: str
 
 __all__ = [
+    "Backend",
     "ConfigError",
+    "Counts",
+    "Expectation",
+    "Interval",
+    "Outcome",
     "ProbeConfig",
     "ProbeTLS",
     "Report",
+    "Run",
     "Server",
     "ServerConfig",
     "TLSConfig",
+    "Tally",
     "TrioEchoError",
     "Verdict",
     "__version__",
@@ -57,13 +68,20 @@ def load_from(package: str, homes: Mapping[str, str]) -> Callable[[str], object]
 
 
 _HOMES = {
+    "Backend": "trio_echo.prober.words",
     "ConfigError": "trio_echo.errors",
+    "Counts": "trio_echo.prober.counts",
+    "Expectation": "trio_echo.prober.split",
+    "Interval": "trio_echo.prober.split",
+    "Outcome": "trio_echo.prober.counts",
     "ProbeConfig": "trio_echo.prober.config",
     "ProbeTLS": "trio_echo.prober.config",
-    "Report": "trio_echo.prober.report",
+    "Report": "trio_echo.prober.words",
+    "Run": "trio_echo.prober.words",
     "Server": "trio_echo.server.service",
     "ServerConfig": "trio_echo.server.config",
     "TLSConfig": "trio_echo.server.config",
+    "Tally": "trio_echo.prober.schedule",
     "TrioEchoError": "trio_echo.errors",
     "Verdict": "trio_echo.prober.split",
     "probe": "trio_echo.prober.schedule",

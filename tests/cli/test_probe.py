@@ -75,6 +75,8 @@ async def test_pass(tmp_path: Path) -> None:
         (EIGHTY_TWENTY, ("--connections", "50"), 0, "MEASURED: "),
         ({"": 1.0}, ("--expect", "=100"), 0, "PASS: "),
         ({"a=b": 1.0}, ("--expect", "a=b=100%", "--lines", "2"), 0, "PASS: "),
+        ({"a,b": 1.0}, ("--expect", "a,b=1"), 0, "PASS: "),
+        (EIGHTY_TWENTY, ("--expect", "one=80,two=20%", "--margin", "0.1"), 0, "PASS: "),
     ],
 )
 async def test_verdicts(
@@ -115,7 +117,7 @@ async def test_descriptors_run_out() -> None:
             check=False,
         )
     assert done.returncode == 4
-    assert b"local (Too many open files)" in done.stdout
+    assert b"local (Too many open files, out of descriptors" in done.stdout
     assert b"ulimit -n" in done.stdout
 
 
@@ -236,7 +238,10 @@ async def test_log_says_a_line_now_and_then() -> None:
         (["localhost"], "HOST:PORT: must be HOST:PORT, such as localhost:9000, got 'localhost'"),
         (["x:1", "--expect", "one"], "--expect: must be NAME=WEIGHT, such as one=80, got 'one'"),
         (["x:1", "--expect", "one=x"], "--expect: must be NAME=WEIGHT"),
-        (["x:1", "--expect", "one=80,two=20"], "--expect: takes one backend at a time"),
+        (["x:1", "--expect", "one=80,two"], "--expect: must be NAME=WEIGHT"),
+        (["x:1", "--expect", "one=8,one=2"], "--expect: names 'one' twice"),
+        (["x:1", "--margin", "0.1", "--tolerance", "0.1"], "--tolerance: must be 0 or more and"),
+        (["http://x:1/"], "HOST:PORT: must be HOST:PORT without scheme and path: x:1; got"),
         (["x:1", "--expect", "one=1", "--expect", "one=2"], "--expect: names 'one' twice"),
         (["x:1", "--expect", "one=-1"], "--expect: 'one' must have a weight of 0 or more"),
         (["x:1", "--expect", "one=0"], "--expect: at least one backend"),

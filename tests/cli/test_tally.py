@@ -7,8 +7,9 @@ from reports import ok
 from rich.console import Console
 
 from trio_echo.cli.tally import bar, line, picture
-from trio_echo.prober import Outcome, ProbeConfig, Tally
-from trio_echo.prober.outcome import Result
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.schedule import Tally
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 

@@ -12,7 +12,9 @@ import yaml
 from kustomized import container, pick, render, weights
 from podman import ECHO
 
-from trio_echo.prober import Outcome, ProbeConfig, Report, Tally, probe
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.counts import Outcome
+from trio_echo.prober.schedule import Tally, probe
 from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import Envoy, find_envoy
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from podman import Container, Podman, Result
+
+    from trio_echo.prober.words import Report
 
 T = TypeVar("T")
 VERSIONS = ("v1", "v2")
@@ -173,8 +177,8 @@ async def test_a_rolling_restart_loses_no_connection(
         metrics = [(await in_thread(pod.get, "/metrics"))[1] for pod in fresh]
 
     # Those in flight at the end were cut by the probe itself.
-    whole = load.report.launched - load.report.unfinished
-    assert load.report.outcomes == {Outcome.OK: whole}
+    whole = load.report.counts.launched - load.report.counts.unfinished
+    assert load.report.counts.outcomes == {Outcome.OK: whole}
     assert whole > 3 * 200
     assert all('trio_echo_connections_total{port="9000"' in text for text in metrics)
 

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from profiles import examples
 from trio.testing import MockClock
 
-from trio_echo.prober import Outcome, ProbeConfig, Report, Verdict, probe
-from trio_echo.prober.words import findings, reasons
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.counts import Outcome
+from trio_echo.prober.schedule import probe
+from trio_echo.prober.split import Verdict
+from trio_echo.prober.words import Report, findings, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +68,7 @@ def test_the_running_counts_are_those_of_the_first_draws(
     report = trio.run(measure, clock=MockClock(autojump_threshold=JUMP))
     for point in report.points:
         assert drawn(weighted(weights, seed), point.total) == +Counter(point.counts)
-    assert report.outcomes == {Outcome.OK: report.connections}
+    assert report.counts.outcomes == {Outcome.OK: report.connections}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +206,8 @@ async def test_a_slow_backend_is_neither_undercounted_nor_overlooked(
     balancer = Balancer(choose=weighted(EXPECT, 1), delays={"two": 0.2})
     report = await judge(balancer)
     assert report.verdict is Verdict.PASS
-    assert drawn(weighted(EXPECT, 1), report.connections) == report.counts
+    assert drawn(weighted(EXPECT, 1), report.connections) == report.counts.answers
     one, two = report.backends
-    assert one.timings.answer.quantile(99) < 0.1
-    assert two.timings.answer.quantile(1) == pytest.approx(0.2, rel=0.01)
+    assert one.answer.quantile(99) < 0.1
+    assert two.answer.quantile(1) == pytest.approx(0.2, rel=0.01)
     assert re.search("answer +two +200 ms", str(report))

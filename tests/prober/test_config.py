@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_echo.errors import ConfigError
-from trio_echo.prober import ProbeConfig, ProbeTLS
-from trio_echo.prober.config import split_target
+from trio_echo.prober.config import ProbeConfig, ProbeTLS, split_target
+from trio_echo.prober.split import Expectation, connections_needed
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,19 @@ def test_values_that_cannot_work_are_refused(field: str, value: Any) -> None:
     assert refused.value.field == {"source_addresses": "source_address"}.get(field, field)
 
 
+def needed(*weights: float) -> int:
+    """How many connections a right split of these weights needs."""
+    return connections_needed(Expectation(dict(zip("ab", weights, strict=True))))
+
+
 @pytest.mark.parametrize(
     ("settings", "budget", "in_flight", "limit"),
     [
         ({}, 5000, 16, None),
-        ({"expect": {"one": 1}}, 5000, 16, 0),
-        ({"expect": {"one": 1}, "max_errors": 3}, 5000, 16, 3),
+        ({"expect": {"one": 4, "two": 1}}, needed(4, 1), 16, 0),
+        ({"expect": {"one": 4, "two": 1}, "max_errors": 3}, needed(4, 1) + 240, 16, 3),
+        ({"expect": {"one": 1}, "duration": 5}, None, 16, 0),
+        ({"expect": {"one": 9999, "two": 1}}, 50_000, 16, 0),
         ({"duration": 5}, None, 16, None),
         ({"duration": 5, "connections": 7}, 7, 16, None),
         ({"rate": 100}, 5000, 256, None),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 from reports import drawn, made
 
-from trio_echo.prober import Outcome, Report
+from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.junit import to_junit
-from trio_echo.prober.outcome import Result
+
+if TYPE_CHECKING:
+    from trio_echo.prober.words import Report
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from profiles import examples
 from reports import drawn, made, ok
 
-from trio_echo.prober import Outcome, Report
-from trio_echo.prober.outcome import Result
-from trio_echo.prober.picture import to_svg
-from trio_echo.prober.svg import steps
+from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.picture import steps, to_svg
+
+if TYPE_CHECKING:
+    from trio_echo.prober.words import Report
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 PLACES = {"cx", "cy", "d", "height", "points", "r", "width", "x", "x1", "x2", "y", "y1", "y2"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trio_echo.prober.ports import PortWatch
+from trio_echo.prober.schedule import PortWatch
 
 if TYPE_CHECKING:
     from pathlib import Path

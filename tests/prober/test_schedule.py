@@ -11,8 +11,10 @@ import trio.testing
 from backends import answering, backend, closed_port, drawing, in_turn
 
 import trio_echo.prober.schedule
-from trio_echo.prober import Outcome, ProbeConfig, Tally, Verdict, probe
-from trio_echo.prober.outcome import Result
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.schedule import Tally, probe
+from trio_echo.prober.split import Verdict
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 
@@ -24,8 +26,10 @@ async def test_right_split_passes() -> None:
     assert report.verdict is Verdict.PASS
     assert 500 < report.connections < 4000
     assert report.errors == 0
-    assert report.unfinished == 0
-    assert report.counts.total() + sum(report.late.values()) == report.launched
+    assert report.counts.unfinished == 0
+    assert (
+        report.counts.answers.total() + sum(report.counts.late.values()) == report.counts.launched
+    )
 
 
 async def test_wrong_split_fails_soon() -> None:
@@ -33,7 +37,7 @@ async def test_wrong_split_fails_soon() -> None:
     async with backend(drawing({"one": 50, "two": 50}, seed=1)) as target:
         report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY))
     assert report.verdict is Verdict.FAIL
-    assert report.launched < 300
+    assert report.counts.launched < 300
 
 
 async def test_connections_used_up_are_inconclusive() -> None:
@@ -41,8 +45,8 @@ async def test_connections_used_up_are_inconclusive() -> None:
     async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
         report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY, connections=100))
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert report.connections == report.launched == 100
-    assert "more --connections or a wider --margin" in str(report)
+    assert report.connections == report.counts.launched == 100
+    assert "connections with these shares would decide it" in str(report)
 
 
 async def test_slow_backend_is_not_counted_last() -> None:
@@ -72,7 +76,7 @@ async def test_slow_backend_is_not_counted_last() -> None:
             )
             report = await probe(config, watch=seen.append)
             assert report.verdict is not Verdict.FAIL
-            assert report.counts["slow"] == 100
+            assert report.counts.answers["slow"] == 100
 
         nursery.start_soon(judge)
         await nearly_all.wait()
@@ -109,8 +113,8 @@ async def test_launches_do_not_run_away_from_the_oldest(
             report = await probe(config, watch=seen.append)
             assert report.connections == 100
             [one] = report.backends
-            assert one.timings.answer.quantile(100) == pytest.approx(10, rel=0.01)
-            assert one.timings.connect.quantile(100) < 1
+            assert one.answer.quantile(100) == pytest.approx(10, rel=0.01)
+            assert one.connect.quantile(100) < 1
 
         nursery.start_soon(judge)
         await full.wait()
@@ -126,7 +130,7 @@ async def test_rate_keeps_the_intended_starts() -> None:
         report = await probe(ProbeConfig(target=target, rate=100, connections=31))
     assert report.connections == 31
     assert report.elapsed >= 0.3
-    assert report.lag.count == 31
+    assert report.counts.lag.count == 31
 
 
 async def test_lag_is_part_of_the_latency_and_reported() -> None:
@@ -139,8 +143,8 @@ async def test_lag_is_part_of_the_latency_and_reported() -> None:
     async with backend(slow) as target:
         report = await probe(ProbeConfig(target=target, rate=200, concurrency=1, connections=15))
     # The last was meant to start after 70 ms and could after 280 ms at the earliest.
-    assert report.lag.quantile(100) > 0.15
-    assert report.backends[0].timings.connect.quantile(100) > 0.15
+    assert report.counts.lag.quantile(100) > 0.15
+    assert report.backends[0].connect.quantile(100) > 0.15
     assert "the rate was not kept" in str(report)
 
 
@@ -149,7 +153,7 @@ async def test_duration_ends_the_launches() -> None:
     async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
         report = await probe(ProbeConfig(target=target, duration=0.2))
         assert report.elapsed >= 0.2
-        assert report.connections == report.launched > 0
+        assert report.connections == report.counts.launched > 0
         report = await probe(ProbeConfig(target=target, duration=60, connections=10))
         assert report.connections == 10
 
@@ -158,7 +162,7 @@ async def test_a_rate_that_is_behind_is_not_made_up_for_after_the_duration() -> 
     """A hundred thousand a second are not to be had; the end holds all the same."""
     async with backend(drawing(EIGHTY_TWENTY, seed=1)) as target:
         report = await probe(ProbeConfig(target=target, duration=0.2, rate=100_000))
-    assert 0 < report.launched < 20_000
+    assert 0 < report.counts.launched < 20_000
     assert "the rate was not kept" in str(report)
 
 
@@ -168,7 +172,7 @@ async def test_verdict_wakes_those_who_wait_for_their_time() -> None:
         with trio.fail_after(30):
             report = await probe(ProbeConfig(target=target, expect=EIGHTY_TWENTY, rate=0.01))
     assert report.verdict is Verdict.FAIL
-    assert report.launched == 1
+    assert report.counts.launched == 1
 
 
 async def test_connection_that_hangs_after_the_verdict_is_cut(
@@ -189,7 +193,7 @@ async def test_connection_that_hangs_after_the_verdict_is_cut(
         report = await probe(config)
     assert report.verdict is Verdict.FAIL
     assert report.elapsed == pytest.approx(1, abs=0.1)
-    assert report.unfinished == 4
+    assert report.counts.unfinished == 4
     assert report.connections == 1
 
 
@@ -260,7 +264,7 @@ async def test_failing_connections_let_others_run() -> None:
                 ProbeConfig(target=target, connections=300, max_errors=300, concurrency=1)
             )
             assert turns == 100
-    assert report.outcomes == {Outcome.REFUSED: 300}
+    assert report.counts.outcomes == {Outcome.REFUSED: 300}
     assert report.verdict is Verdict.UNMEASURED
 
 
@@ -275,8 +279,8 @@ async def test_wait_until_an_echo_comes_back() -> None:
     async with backend(handle) as target:
         config = ProbeConfig(target=target, expect={"one": 1}, wait=30, connections=20)
         report = await probe(config)
-    assert report.outcomes == {Outcome.OK: 20}
-    assert report.contacts == 4
+    assert report.counts.outcomes == {Outcome.OK: 20}
+    assert report.counts.contacts == 4
 
 
 @pytest.mark.parametrize("name", ["nobody.invalid", "127.0.0.1"])
@@ -288,7 +292,7 @@ async def test_wait_in_vain(name: str) -> None:
         report = await probe(ProbeConfig(target=target, expect={"one": 1}, wait=0.3))
     assert report.verdict is Verdict.UNMEASURED
     assert "no echo within 0.3 s; the last try: " in str(report)
-    assert report.launched == 0
+    assert report.counts.launched == 0
 
 
 def resolver(*addresses: str) -> trio.abc.HostnameResolver:
@@ -324,8 +328,8 @@ async def test_of_several_addresses_the_one_that_connects_is_measured() -> None:
         port = target.rpartition(":")[2]
         report = await probe(ProbeConfig(target=f"echo.test:{port}", connections=20))
     assert report.address == target
-    assert report.outcomes == {Outcome.OK: 20}
-    assert report.contacts == 1
+    assert report.counts.outcomes == {Outcome.OK: 20}
+    assert report.counts.contacts == 1
     assert str(report).startswith(f"MEASURED: {target} (echo.test)")
 
 
@@ -347,13 +351,13 @@ async def test_only_addresses_of_the_sources_family_are_taken(others: tuple[str,
             )
             report = await probe(config)
     assert report.address == target
-    assert report.outcomes == {Outcome.OK: 20}
+    assert report.counts.outcomes == {Outcome.OK: 20}
 
 
 async def test_target_of_another_family_than_the_source_is_told() -> None:
     """It has no address that could be reached from there."""
     report = await probe(ProbeConfig(target="127.0.0.1:9", source_addresses=["::1"]))
-    assert report.outcomes == {Outcome.RESOLVE: 1}
+    assert report.counts.outcomes == {Outcome.RESOLVE: 1}
     assert "127.0.0.1, from ::1: " in str(report)
 
 
@@ -363,7 +367,7 @@ async def test_no_address_connects() -> None:
     sock, target = closed_port()
     with sock:
         report = await probe(ProbeConfig(target=target.replace("127.0.0.1", "echo.test")))
-    assert report.outcomes == {Outcome.REFUSED: 1}
+    assert report.counts.outcomes == {Outcome.REFUSED: 1}
     assert report.verdict is Verdict.UNMEASURED
 
 
@@ -385,7 +389,7 @@ async def test_no_address_replies(autojump_clock: trio.testing.MockClock) -> Non
             nursery.cancel_scope.cancel()
         for filler in fillers:
             filler.close()
-    assert report.outcomes == {Outcome.CONNECT_TIMEOUT: 1}
+    assert report.counts.outcomes == {Outcome.CONNECT_TIMEOUT: 1}
     assert "no address of echo.test replied" in str(report)
 
 
@@ -426,5 +430,5 @@ async def test_errors_without_an_expectation_do_not_stop() -> None:
     async with backend(handle) as target:
         report = await probe(ProbeConfig(target=target, connections=50))
     assert report.verdict is None
-    assert report.outcomes[Outcome.OK] == 25
+    assert report.counts.outcomes[Outcome.OK] == 25
     assert report.errors == 25

@@ -10,12 +10,17 @@ import trustme
 from backends import answering, backend, reset
 
 from trio_echo.errors import ConfigError
-from trio_echo.prober import Outcome, ProbeConfig, ProbeTLS, Report, Verdict, probe
+from trio_echo.prober.config import ProbeConfig, ProbeTLS
+from trio_echo.prober.counts import Outcome
+from trio_echo.prober.schedule import probe
+from trio_echo.prober.split import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import trio
+
+    from trio_echo.prober.words import Report
 
 AUTHORITY = trustme.CA()
 
@@ -52,16 +57,16 @@ async def test_handshake_by_server_name(ca: Path) -> None:
     context.sni_callback = lambda _sock, name, _context: asked.append(name)
     async with backend(one, context) as target:
         report = await through(target, ProbeTLS(ca=ca, server_name="echo.test"))
-    assert report.outcomes == {Outcome.OK: 3}
+    assert report.counts.outcomes == {Outcome.OK: 3}
     assert asked == ["echo.test"] * 3
-    assert report.backends[0].timings.connect.count == 3
+    assert report.backends[0].connect.count == 3
 
 
 async def test_host_is_the_name_unless_told(ca: Path) -> None:
     """Without a server name the certificate must be the host's."""
     async with backend(one, server_context("127.0.0.1")) as target:
         report = await through(target, ProbeTLS(ca=ca))
-    assert report.outcomes == {Outcome.OK: 3}
+    assert report.counts.outcomes == {Outcome.OK: 3}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ async def test_certificate_is_verified(ca: Path, server_name: str, words: str) -
     tls = ProbeTLS(ca=ca if server_name == "other.test" else None, server_name=server_name)
     async with backend(one, server_context()) as target:
         report = await through(target, tls)
-    assert set(report.outcomes) == {Outcome.TLS}
+    assert set(report.counts.outcomes) == {Outcome.TLS}
     assert report.verdict is Verdict.UNMEASURED
     assert words in str(report) or "unable to get local issuer" in str(report)
 
@@ -82,7 +87,7 @@ async def test_plain_port(ca: Path) -> None:
     """A port that echoes the hello does not speak TLS."""
     async with backend(one) as target:
         report = await through(target, ProbeTLS(ca=ca))
-    assert set(report.outcomes) == {Outcome.TLS}
+    assert set(report.counts.outcomes) == {Outcome.TLS}
     assert "the TLS handshake failed" in str(report)
 
 
@@ -90,7 +95,7 @@ async def test_connection_cut_in_the_handshake(ca: Path) -> None:
     """A reset while shaking hands is a reset."""
     async with backend(reset) as target:
         report = await through(target, ProbeTLS(ca=ca))
-    assert set(report.outcomes) == {Outcome.RESET}
+    assert set(report.counts.outcomes) == {Outcome.RESET}
 
 
 async def test_end_of_file_in_the_handshake(ca: Path) -> None:
@@ -101,7 +106,7 @@ async def test_end_of_file_in_the_handshake(ca: Path) -> None:
 
     async with backend(closing) as target:
         report = await through(target, ProbeTLS(ca=ca))
-    assert set(report.outcomes) == {Outcome.TLS}
+    assert set(report.counts.outcomes) == {Outcome.TLS}
 
 
 async def test_silence_in_the_handshake(ca: Path) -> None:
@@ -114,7 +119,7 @@ async def test_silence_in_the_handshake(ca: Path) -> None:
     async with backend(silent) as target:
         config = ProbeConfig(target=target, connections=1, timeout=0.2, tls=ProbeTLS(ca=ca))
         report = await probe(config)
-    assert set(report.outcomes) == {Outcome.TLS}
+    assert set(report.counts.outcomes) == {Outcome.TLS}
     assert "no handshake in time" in str(report)
 
 
@@ -129,10 +134,10 @@ async def test_mutual_tls(ca: Path, tmp_path: Path) -> None:
     mine.private_key_pem.write_to_path(str(key))
     async with backend(one, context) as target:
         tls = ProbeTLS(ca=ca, server_name="echo.test", cert=cert, key=key)
-        assert (await through(target, tls)).outcomes == {Outcome.OK: 3}
+        assert (await through(target, tls)).counts.outcomes == {Outcome.OK: 3}
         report = await through(target, ProbeTLS(ca=ca, server_name="echo.test"))
     # TLS 1.3 tells the client only when it reads; this server closes without an alert.
-    assert set(report.outcomes) == {Outcome.EOF_BEFORE_ANSWER}
+    assert set(report.counts.outcomes) == {Outcome.EOF_BEFORE_ANSWER}
     assert "no client certificate was shown" in str(report)
 
 
@@ -144,7 +149,7 @@ async def test_connection_cut_after_the_handshake(ca: Path) -> None:
 
     async with backend(closing, server_context()) as target:
         report = await through(target, ProbeTLS(ca=ca, server_name="echo.test"))
-    assert set(report.outcomes) == {Outcome.EOF_BEFORE_ANSWER}
+    assert set(report.counts.outcomes) == {Outcome.EOF_BEFORE_ANSWER}
 
 
 @pytest.mark.parametrize(

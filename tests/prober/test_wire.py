@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 import trio
 
-from trio_echo.prober.outcome import Outcome, classify
-from trio_echo.prober.wire import PlainWire
+from trio_echo.prober.counts import Outcome
+from trio_echo.prober.exchange import PlainWire, classify
 
 
 async def test_send_goes_on_where_the_kernel_stopped() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from reports import drawn, made, ok
 
-from trio_echo.prober import Outcome
-from trio_echo.prober.outcome import Result
+from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.words import duration, findings
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
@@ -59,9 +58,9 @@ def test_pass_reads_well() -> None:
             "1 x reset (Connection reset by peer): cut by the other side",
         ),
         (
-            [Result(Outcome.RESET)],
+            ["one", Result(Outcome.RESET)],
             {"max_errors": 0},
-            "1 connection in 1.5 s; 0 may fail, and 1 did",
+            "2 connections in 1.5 s; 0 may fail, and 1 did",
         ),
         ([], {"expect": EIGHTY_TWENTY}, "COULD NOT MEASURE 127.0.0.1:9000 (echo.test)"),
         (["one"], {}, "no split was expected, so there is no verdict on it"),

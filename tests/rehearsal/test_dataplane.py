@@ -13,7 +13,8 @@ from hypothesis import given
 from profiles import examples
 from routes import Anywhere, routes
 
-from trio_echo.prober import ProbeConfig, Verdict
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.split import Verdict
 from trio_echo.rehearsal.dataplane import (
     DEFAULT,
     PLANES,

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from manifest_texts import TLS, plan
 
-from trio_echo.prober import ProbeConfig, Tally, Verdict
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.split import Verdict
 from trio_echo.rehearsal.judge import CrossCheck, Row, compare, judge, targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import Backend, Route, built_in
 from trio_echo.rehearsal.testbed import open_testbed
 from trio_echo.server import ServerConfig
+
+if TYPE_CHECKING:
+    from trio_echo.prober.schedule import Tally
 
 QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
 

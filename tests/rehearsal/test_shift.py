@@ -12,7 +12,8 @@ from xml.etree import ElementTree as ET
 import pytest
 import trio
 
-from trio_echo.prober import ProbeConfig, Verdict
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.split import Verdict
 from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import Chain, Policy, built_in
@@ -20,7 +21,7 @@ from trio_echo.rehearsal.shift import _Clients, walk_to_svg, walking
 from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
-    from trio_echo.prober import Tally
+    from trio_echo.prober.schedule import Tally
     from trio_echo.rehearsal.shift import Walk
 
 QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from balancer import Balancer, bunched, rotating, shifting, sticky, weighted
 
-from trio_echo.prober import Verdict
+from trio_echo.prober.split import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from trio.testing import MockClock
 
-from trio_echo.prober import Outcome, ProbeConfig, Report, Tally, probe
-from trio_echo.prober.outcome import Result
-from trio_echo.prober.words import findings, reasons
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.schedule import Tally, probe
+from trio_echo.prober.words import Report, findings, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from balancer import Balancer
     from trial.cases import Case
 
-    from trio_echo.prober import Verdict
+    from trio_echo.prober.split import Verdict
 
 __all__ = ["Judged", "draw", "endings", "fed", "over_sockets"]
 
@@ -103,7 +104,7 @@ def fed(case: Case, seed: int, *, margin: float, alpha: float) -> Judged:
         if tally.take(index, result):
             break
     tally.finish()
-    return Judged.of(Report.of(tally))
+    return Judged.of(tally.report())
 
 
 def over_sockets(case: Case, seed: int, *, margin: float, alpha: float) -> Judged:

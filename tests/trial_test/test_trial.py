@@ -28,7 +28,7 @@ from trial.judging import Judged, endings, fed, over_sockets
 from trial.moves import Delays, Lengths, delays, lengths, rejected_from
 from trial.usual import five_in_five_hundred, seen_in_twenty, ten_in_hundred
 
-from trio_echo.prober import ProbeConfig
+from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.split import Expectation, Verdict, judge
 

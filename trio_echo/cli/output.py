@@ -10,13 +10,13 @@ import typer
 
 from trio_echo.cli.console import Words, write_out
 from trio_echo.errors import ConfigError
-from trio_echo.prober import Verdict
 from trio_echo.prober.document import to_json
 from trio_echo.prober.junit import to_junit
 from trio_echo.prober.picture import to_svg
+from trio_echo.prober.split import Verdict
 
 if TYPE_CHECKING:
-    from trio_echo.prober import Report
+    from trio_echo.prober.words import Report
 
 __all__ = ["Files", "JSONOption", "JUnitOption", "SVGOption", "exit_code", "publish"]
 

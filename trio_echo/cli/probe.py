@@ -9,20 +9,36 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 import typer
 
+from trio_echo.cli.console import Words
 from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, publish
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
-from trio_echo.prober import ProbeConfig, ProbeTLS, Report
-from trio_echo.prober import probe as run_probe
-from trio_echo.prober.config import DEFAULT_CONNECTIONS
-from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
+from trio_echo.prober.config import DEFAULT_CONNECTIONS, ProbeConfig, ProbeTLS
+from trio_echo.prober.schedule import probe as run_probe
+from trio_echo.prober.split import DEFAULT_ALPHA
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from trio_echo.prober import Tally
+    from trio_echo.prober.schedule import Tally
+    from trio_echo.prober.words import Report
 
-__all__ = ["parse_expectation", "probe", "stop_on_signal"]
+__all__ = ["MarginOption", "ToleranceOption", "parse_expectation", "probe", "stop_on_signal"]
+
+MarginOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="A share that is off by this much or more does not pass. "
+        "[default: 0.05, or half the smallest share if that is less]",
+        show_default=False,
+    ),
+]
+ToleranceOption = Annotated[
+    float,
+    typer.Option(metavar="SHARE", help="A share that is off by this much or less does not fail."),
+]
 
 
 def probe(
@@ -30,14 +46,17 @@ def probe(
     *,
     expect: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=WEIGHT", help="A backend and its weight; once for each."),
+        typer.Option(
+            metavar="NAME=WEIGHT",
+            help="A backend and its weight. Repeat it, or separate several by commas.",
+        ),
     ] = None,
     connections: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help=f"Spend at most so many connections. "
-            f"[default: {DEFAULT_CONNECTIONS}, none with --duration]",
+            help="Spend at most so many connections. [default: what a right split needs, "
+            f"{DEFAULT_CONNECTIONS} without --expect, no limit with --duration]",
             show_default=False,
         ),
     ] = None,
@@ -56,11 +75,13 @@ def probe(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Launch so many per second, whether earlier ones ended."),
+        typer.Option(
+            metavar="N",
+            help="Start N connections per second, whether or not earlier ones have ended.",
+        ),
     ] = None,
-    margin: Annotated[
-        float, typer.Option(metavar="SHARE", help="How far a share may be off and still pass.")
-    ] = DEFAULT_MARGIN,
+    margin: MarginOption = None,
+    tolerance: ToleranceOption = 0.0,
     alpha: Annotated[
         float,
         typer.Option(
@@ -123,6 +144,7 @@ def probe(
         concurrency=concurrency,
         rate=rate,
         margin=margin,
+        tolerance=tolerance,
         alpha=alpha,
         timeout=timeout,
         wait=wait,
@@ -134,31 +156,46 @@ def probe(
         tls=ProbeTLS(ca=tls_ca, server_name=sni, cert=tls_cert, key=tls_key) if wanted else None,
     )
     files = Files(json, junit, svg)
+    if config.expect and connections is None and duration is None:
+        announced = (
+            f"up to {config.budget} connections: a right split is decided by then "
+            "with a chance of 99.9 %"
+        )
+        Words(stderr=True).print(announced, soft_wrap=True)
     raise typer.Exit(publish(trio.run(_measure, config), files))
 
 
-def parse_expectation(field: str, pairs: Sequence[str]) -> dict[str, float]:
-    """Read ``NAME=WEIGHT`` pairs; a name may be empty or contain ``=`` itself.
+def parse_expectation(field: str, values: Sequence[str]) -> dict[str, float]:
+    """Read ``NAME=WEIGHT`` or several of them separated by commas.
+
+    A name may be empty or contain ``=``, and a comma where what is before it ends
+    in no weight: ``a,b=1`` is one backend.
 
     Raises:
         ConfigError: one is of another form, or a name comes twice.
     """
     expect: dict[str, float] = {}
-    for pair in pairs:
-        name, equals, weight = pair.rpartition("=")
-        try:
-            value = float(weight.removesuffix("%")) if equals else None
-        except ValueError:
-            value = None
-        if "=" in name and "," in name:
-            # A name may be like that, but it rather is a list of several.
-            raise ConfigError(field, f"takes one backend at a time, got {pair!r}; repeat it")
-        if value is None:
-            raise ConfigError(field, f"must be NAME=WEIGHT, such as one=80, got {pair!r}")
-        if name in expect:
-            raise ConfigError(field, f"names {name!r} twice")
-        expect[name] = value
+    for value in values:
+        parts = value.split(",")
+        for pair in parts if None not in map(_weight, parts) else [value]:
+            name = pair.rpartition("=")[0]
+            weight = _weight(pair)
+            if weight is None:
+                shown = printable(pair)
+                raise ConfigError(field, f"must be NAME=WEIGHT, such as one=80, got '{shown}'")
+            if name in expect:
+                raise ConfigError(field, f"names '{printable(name)}' twice")
+            expect[name] = weight
     return expect
+
+
+def _weight(pair: str) -> float | None:
+    """The weight in ``NAME=WEIGHT``; None where it has another form."""
+    _, equals, weight = pair.rpartition("=")
+    try:
+        return float(weight.removesuffix("%")) if equals else None
+    except ValueError:
+        return None
 
 
 async def _measure(config: ProbeConfig) -> Report:

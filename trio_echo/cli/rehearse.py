@@ -14,13 +14,12 @@ import typer
 from trio_echo.cli import logs
 from trio_echo.cli.console import Words, write_out
 from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, exit_code, publish
-from trio_echo.cli.probe import parse_expectation
+from trio_echo.cli.probe import MarginOption, ToleranceOption, parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
-from trio_echo.prober import ProbeConfig
-from trio_echo.prober.config import DEFAULT_CONNECTIONS
-from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
+from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.split import DEFAULT_ALPHA
 from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.route import Plan, built_in
 from trio_echo.rehearsal.run import Events, Result, run
@@ -31,7 +30,9 @@ from trio_echo.text import visible
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from trio_echo.prober import ProbeTLS, Report, Tally
+    from trio_echo.prober.config import ProbeTLS
+    from trio_echo.prober.schedule import Tally
+    from trio_echo.prober.words import Report
     from trio_echo.rehearsal.judge import CrossCheck, Target
     from trio_echo.rehearsal.route import Listener, Route
     from trio_echo.rehearsal.shift import Step
@@ -76,14 +77,19 @@ def rehearse(
         typer.Option(metavar="PORT", help="Rehearse only what listens on this port."),
     ] = None,
     connections: Annotated[
-        int, typer.Option(metavar="N", help="Spend at most so many connections on each route.")
-    ] = DEFAULT_CONNECTIONS,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Spend at most so many connections on each route. "
+            "[default: what a right split needs]",
+            show_default=False,
+        ),
+    ] = None,
     concurrency: Annotated[
         int, typer.Option("-c", "--concurrency", metavar="N", help="Connections in flight at most.")
     ] = 16,
-    margin: Annotated[
-        float, typer.Option(help="How far a share may be off and still pass.")
-    ] = DEFAULT_MARGIN,
+    margin: MarginOption = None,
+    tolerance: ToleranceOption = 0.0,
     alpha: Annotated[
         float, typer.Option(help="Accepted chance of a wrong PASS, and of a wrong FAIL.")
     ] = DEFAULT_ALPHA,
@@ -125,6 +131,7 @@ def rehearse(
             connections=connections,
             concurrency=concurrency,
             margin=margin,
+            tolerance=tolerance,
             alpha=alpha,
             timeout=timeout,
             tls=tls,
@@ -346,7 +353,7 @@ def _parse_weights(text: str) -> dict[str, int]:
     Raises:
         ConfigError: it is of another form, or a weight is no whole number.
     """
-    weights = parse_expectation("weights", text.split(","))
+    weights = parse_expectation("weights", [text])
     if any(not each.is_integer() or not 0 <= each <= _MOST_WEIGHT for each in weights.values()):
         raise ConfigError("weights", f"must be whole numbers from 0, got {text!r}")
     if "" in weights or not any(weights.values()):

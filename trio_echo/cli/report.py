@@ -9,8 +9,7 @@ import typer
 
 from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, publish
 from trio_echo.errors import TrioEchoError
-from trio_echo.prober.document import from_json
-from trio_echo.prober.merge import merge
+from trio_echo.prober.document import from_json, merge
 
 __all__ = ["report"]
 

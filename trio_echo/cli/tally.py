@@ -10,14 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from trio_echo.cli.console import Words
-from trio_echo.prober.outcome import Outcome
-from trio_echo.prober.words import percent
+from trio_echo.prober.counts import Outcome
+from trio_echo.prober.split import interval
+from trio_echo.prober.words import percent, shown_name
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trio_echo.prober import Tally
+    from trio_echo.prober.schedule import Tally
 
 __all__ = ["follow"]
 
@@ -78,13 +79,10 @@ def line(tally: Tally, *, counts: bool = True) -> str:
     total = tally.connections
     if not total or not counts:
         return f"probing {target}"
-    parts = [
-        f"{printable(name) or '(no name)'} {percent(count / total)}"
-        for name, count in _counts(tally)
-    ]
+    parts = [f"{shown_name(name)} {percent(count / total)}" for name, count in _counts(tally)]
     parts += [
         f"{outcome} {count}"
-        for outcome, count in tally.outcomes.items()
+        for outcome, count in tally.counts.outcomes.items()
         if outcome is not Outcome.OK and count
     ]
     return f"{total} connection{'s' * (total != 1)} to {target}: {', '.join(parts)}"
@@ -94,13 +92,14 @@ def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:
     """The tally as bars: the share, its interval, and where it should be."""
     if not tally.connections:
         return Text(line(tally))
+    expectation = tally.config.expectation
     table = Table.grid(padding=(0, 1))
     for name, count in _counts(tally):
-        low, high = tally.split.interval(name)
+        low, high = interval(expectation, tally.counts, name)
         share = count / tally.connections
         table.add_row(
-            Text((printable(name) or "(no name)")[:_NAME_CELLS], style="bold"),
-            bar(share, low, high, tally.split.shares.get(name), ascii_only=ascii_only),
+            Text(shown_name(name)[:_NAME_CELLS], style="bold"),
+            bar(share, low, high, expectation.shares.get(name), ascii_only=ascii_only),
             Text(percent(share), justify="right"),
             Text(f"{100 * low:.1f} to {100 * high:.1f} %", style="dim"),
         )
@@ -130,4 +129,6 @@ def bar(share: float, low: float, high: float, expected: float | None, *, ascii_
 
 def _counts(tally: Tally) -> list[tuple[str, int]]:
     """Each backend's count; an expected one that never answered counts too."""
-    return list(tally.split.counts.items())
+    answers = tally.counts.answers
+    names = dict.fromkeys((*tally.config.expectation.shares, *answers))
+    return [(name, answers[name]) for name in names]

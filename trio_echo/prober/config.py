@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, field
-from math import isfinite
+from ipaddress import ip_address
+from math import ceil, isfinite
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import ConfigError
-from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN, Split
+from trio_echo.prober.split import (
+    DEFAULT_ALPHA,
+    MOST_CONNECTIONS,
+    Expectation,
+    connections_needed,
+)
+from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_CONNECTIONS", "ProbeConfig", "ProbeTLS", "split_target"]
 
 DEFAULT_CONNECTIONS = 5_000
-"""Connections after which the probe gives up, unless told otherwise. Enough to
-prove 80/20 to 5 points with 1 in 1000 both ways, which takes 1500 as a rule."""
+"""Connections that a probe without an expectation makes, unless told otherwise:
+they tell each share to about two points."""
 
 _CLOSED_LOOP = 16
 """Connections in flight without a rate: enough to keep a proxy busy, few enough
@@ -28,10 +34,17 @@ _OPEN_LOOP = 256
 """Connections in flight with a rate. Here it is only a cap: reaching it delays
 launches, which is what a rate is meant to avoid."""
 
+_FOR_EACH_ERROR = 4
+"""Further connections for each accepted failure, at a margin of the whole: with
+these, failures take a quarter of the margin at most."""
+
 _MAX_PAYLOAD = 65_536
 """The longest line that the server answers by default."""
 
 _MAX_PORT = 65_535
+
+_PORTS = {"http": "80", "https": "443"}
+"""What a URL without a port means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +79,18 @@ class ProbeConfig:
         target: ``HOST:PORT``, an IPv6 address in brackets.
         expect: the weight of each backend by its name, in any unit, such as
             ``{"one": 80, "two": 20}``; empty to measure without a verdict.
-        connections: how many connections to spend at most; None for 5000, or
-            for no bound where a duration is given.
+        connections: how many connections to spend at most; None for as many as
+            a right split needs with a chance of 99.9 %, for 5000 where nothing
+            is expected, and for no bound where a duration is given.
         duration: seconds after which no connection is launched any more.
         concurrency: how many connections are in flight at most; None for 16,
             or 256 with a rate.
         rate: connections to launch per second, whether earlier ones have ended
             or not (open loop); None launches one when one ends (closed loop).
-        margin: how far a share may be off and still pass, from 0 to 1.
+        margin: a share that is off by this much or more must not pass, from 0
+            to 1; None for 5 points, or half the smallest share if that is less.
+        tolerance: a share that is off by this much or less must not fail, from
+            0 to the margin.
         alpha: the accepted chance of a wrong PASS, and of a wrong FAIL.
         timeout: seconds for connecting, and again for each answer.
         wait: seconds to wait first until an echo comes back at all.
@@ -89,6 +106,8 @@ class ProbeConfig:
             family; each has ports of its own.
         tls: speak TLS, or None.
 
+        expectation: the split that all this asks for.
+
     Raises:
         ConfigError: a value cannot work.
     """
@@ -99,7 +118,8 @@ class ProbeConfig:
     duration: float | None = None
     concurrency: int | None = None
     rate: float | None = None
-    margin: float = DEFAULT_MARGIN
+    margin: float | None = None
+    tolerance: float = 0.0
     alpha: float = DEFAULT_ALPHA
     timeout: float = 5.0
     wait: float = 0.0
@@ -109,10 +129,14 @@ class ProbeConfig:
     payload_size: int | None = None
     source_addresses: Sequence[str] = ()
     tls: ProbeTLS | None = None
+    expectation: Expectation = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         split_target(self.target)
-        Split(self.expect, margin=self.margin, alpha=self.alpha)
+        expectation = Expectation(
+            self.expect, margin=self.margin, tolerance=self.tolerance, alpha=self.alpha
+        )
+        object.__setattr__(self, "expectation", expectation)
         for name in ("connections", "duration", "concurrency", "rate", "timeout", "lines"):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
@@ -127,10 +151,7 @@ class ProbeConfig:
                 f"got {self.payload_size}"
             )
             raise ConfigError("payload_size", reason)
-        for address in self.source_addresses:
-            if _family(address) is socket.AF_UNSPEC:
-                raise ConfigError("source_address", f"must be an IP address, got {address!r}")
-        if len(set(map(_family, self.source_addresses))) > 1:
+        if len(set(map(_ip_version, self.source_addresses))) > 1:
             raise ConfigError("source_address", "must be all IPv4 or all IPv6, to reach one target")
         if self.tls is not None and self.half_close:
             raise ConfigError("half_close", "cannot go with TLS, which has no half-close in common")
@@ -138,14 +159,23 @@ class ProbeConfig:
     @property
     def budget(self) -> int | None:
         """Connections to spend at most; None for as many as the duration holds."""
-        if self.connections is None and self.duration is None:
+        if self.connections is not None or self.duration is not None:
+            return self.connections
+        if not self.expect:
             return DEFAULT_CONNECTIONS
-        return self.connections
+        # Each failed connection widens the intervals; so many more make up for it.
+        more = ceil(_FOR_EACH_ERROR * (self.error_limit or 0) / self.expectation.margin)
+        return min(MOST_CONNECTIONS, connections_needed(self.expectation) + more)
 
     @property
-    def family(self) -> socket.AddressFamily:
-        """The family of address that the target needs: what can be reached from the sources."""
-        return _family(self.source_addresses[0]) if self.source_addresses else socket.AF_UNSPEC
+    def host(self) -> str:
+        """The host of the target."""
+        return split_target(self.target)[0]
+
+    @property
+    def ip_version(self) -> int | None:
+        """4 or 6, what can be reached from the sources; None for either."""
+        return _ip_version(self.source_addresses[0]) if self.source_addresses else None
 
     @property
     def in_flight(self) -> int:
@@ -172,24 +202,36 @@ def split_target(target: str) -> tuple[str, int]:
     Raises:
         ConfigError: it is not of that form.
     """
+    got = f"got '{printable(target)}'"
+    scheme, is_url, rest = target.partition("://")
+    if is_url:
+        place = rest.partition("/")[0]
+        place = place if place.rpartition(":")[1] else f"{place}:{_PORTS.get(scheme, 'PORT')}"
+        raise ConfigError(
+            "target", f"must be HOST:PORT without scheme and path: {printable(place)}; {got}"
+        )
     host, colon, port = target.rpartition(":")
     if not colon or not host:
-        raise ConfigError("target", f"must be HOST:PORT, such as localhost:9000, got {target!r}")
+        raise ConfigError("target", f"must be HOST:PORT, such as localhost:9000, {got}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ConfigError("target", f"must have its IPv6 address in brackets, got {target!r}")
+        raise ConfigError("target", f"must have its IPv6 address in brackets, {got}")
+    if "\0" in host:
+        raise ConfigError("target", f"must have no NUL in its host, {got}")
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
-        raise ConfigError("target", f"must end in a port from 1 to {_MAX_PORT}, got {target!r}")
+        raise ConfigError("target", f"must end in a port from 1 to {_MAX_PORT}, {got}")
     return host, int(port)
 
 
-def _family(address: str) -> socket.AddressFamily:
-    """The family of a numeric address; AF_UNSPEC if it is none."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            socket.inet_pton(family, address)
-        except OSError:
-            continue
-        return family
-    return socket.AF_UNSPEC
+def _ip_version(address: str) -> int:
+    """4 or 6.
+
+    Raises:
+        ConfigError: it is no IP address.
+    """
+    try:
+        return ip_address(address).version
+    except ValueError:
+        reason = f"must be an IP address, got '{printable(address)}'"
+        raise ConfigError("source_address", reason) from None

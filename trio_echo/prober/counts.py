@@ -1,7 +1,7 @@
 """What a probe counts: one value with `+`.
 
-The live tally grows it, a report holds it, JSON is it, several runs are its sum,
-and intervals and verdicts are functions of it. A new counter is one field here,
+Pure. The live tally grows `Counts`, a report holds it, JSON is it, several runs are its
+sum, and intervals and verdicts are functions of it. A new counter is one field,
 besides the line that counts it and the words that show it: `+`, `to_json` and
 `from_json` go by the fields and their types.
 """
@@ -12,11 +12,14 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from trio_echo.prober.latency import Histogram
 
-__all__ = ["Counts", "Outcome"]
+__all__ = ["Counts", "Outcome", "Result"]
+
+_LARGEST = 2**53
+"""The largest count that JSON carries exactly everywhere."""
 
 
 class Outcome(StrEnum):
@@ -117,6 +120,30 @@ class Counts:
         return counts
 
 
+class Result(NamedTuple):
+    """One connection from its start to its end.
+
+    Attributes:
+        outcome: how it ended.
+        name: who answered the first line, as it came; empty for a plain echo,
+            None where it ended otherwise than ok.
+        mixed: whether another backend answered a later line.
+        connect: seconds from the intended start until it could be written to,
+            a TLS handshake included.
+        answer: seconds from the first line's sending to its answer.
+        lag: seconds that it started later than intended.
+        detail: what happened, in the words of the system.
+    """
+
+    outcome: Outcome
+    name: str | None = None
+    mixed: bool = False
+    connect: float = 0.0
+    answer: float = 0.0
+    lag: float = 0.0
+    detail: str = ""
+
+
 @cache
 def _types() -> dict[str, Any]:
     """The type of each field, in their order."""
@@ -167,6 +194,6 @@ def _count(value: object) -> int:
     Raises:
         ValueError: it is something else.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
         raise ValueError(f"{value!r} is no count")
     return value

@@ -1,87 +1,100 @@
-"""The report as JSON and back. The schema is ``report.schema.json``, beside this file."""
+"""A report as JSON and back, and several reports as one. Pure.
+
+The schema is ``report.schema.json``, beside this file. What can be derived from the
+counts is written for readers without statistics, and never read back.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from importlib.metadata import version
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import trio_echo
 from trio_echo.errors import ConfigError, TrioEchoError
 from trio_echo.prober import words
-from trio_echo.prober.latency import Histogram
+from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.order import Point, Runs
-from trio_echo.prober.outcome import Outcome
-from trio_echo.prober.report import Report
-from trio_echo.prober.split import Split, Verdict
-from trio_echo.prober.tally import Timings
+from trio_echo.prober.split import Expectation, Verdict
+from trio_echo.prober.words import Report, Run
+from trio_echo.text import printable, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from trio_echo.prober.report import Backend
-    from trio_echo.prober.words import Remark
+    from trio_echo.prober.latency import Histogram
+    from trio_echo.prober.words import Backend, Remark
 
-__all__ = ["FORMAT", "from_json", "to_json"]
+__all__ = ["FORMAT", "error_json", "from_json", "merge", "to_json"]
 
-FORMAT = 1
+FORMAT = 2
 """The version of the schema. It grows when a reader of the old one would be wrong;
 fields may be added without."""
+
+_HEX = "hex:"
+"""In front of a name that JSON cannot carry as it is: bytes that are no UTF-8."""
 
 
 def to_json(report: Report) -> str:
     """The report as one JSON object and LF, in ASCII whatever the peer sent."""
-    split = report.split
-    names = list(split.counts)
-    document = {
-        "format": FORMAT,
-        "tool": f"trio-echo {version('trio-echo')}",
-        "runs": list(report.runs),
-        "target": report.target,
-        "address": report.address,
-        "began": report.began,
-        "elapsed": report.elapsed,
-        "verdict": report.verdict,
-        "interrupted": report.interrupted,
-        "headline": words.headline(report),
-        "basis": words.basis(report),
-        "reasons": _remarks(words.reasons(report)),
-        "findings": _remarks(words.findings(report)),
-        "notices": report.notices,
-        "expectation": {
-            "weights": dict(report.expect),
-            "margin": split.margin,
-            "alpha": split.alpha,
-            "max_errors": report.error_limit,
-        },
-        "connections": report.connections,
-        "errors": report.errors,
-        "mixed": split.mixed,
-        "launched": report.launched,
-        "unfinished": report.unfinished,
-        "contacts": report.contacts,
-        "outcomes": {outcome.value: report.outcomes.get(outcome, 0) for outcome in Outcome},
-        "examples": {outcome.value: text for outcome, text in report.examples.items()},
-        "backends": [_backend(report, backend) for backend in report.backends],
-        "late": dict(report.late),
-        "changes": None if report.changes is None else report.changes._asdict(),
-        "lag": _histogram(report.lag),
-        "running": {
-            "columns": ["connections", "errors", *(f"answered by {name}" for name in names)],
-            "points": [
-                [point.total, point.errors, *(point.counts.get(name, 0) for name in names)]
-                for point in report.points
-            ],
-        },
-    }
-    return json.dumps(document, allow_nan=False) + "\n"
+    expectation = report.expectation
+    return _dump(
+        {
+            "format": FORMAT,
+            "tool": _tool(),
+            "verdict": report.verdict,
+            "interrupted": report.interrupted,
+            "headline": words.headline(report),
+            "basis": words.basis(report),
+            "reasons": _remarks(words.reasons(report)),
+            "findings": _remarks(words.findings(report)),
+            "notices": [visible(notice) for notice in report.notices],
+            "target": report.target,
+            "address": report.address,
+            "began": report.began,
+            "elapsed": report.elapsed,
+            "expectation": {
+                "weights": dict(expectation.weights),
+                "margin": expectation.margin,
+                "tolerance": expectation.tolerance,
+                "alpha": expectation.alpha,
+            },
+            "connections": report.connections,
+            "errors": report.errors,
+            "outcomes": {outcome.value: report.counts.outcomes[outcome] for outcome in Outcome},
+            "backends": [_backend(report, backend) for backend in report.backends],
+            "runs": [_run(run) for run in report.runs],
+        }
+    )
+
+
+def error_json(message: str, *, interrupted: bool = False) -> str:
+    """A JSON object and LF in the place of a report that could not be made.
+
+    Args:
+        message: why.
+        interrupted: whether somebody stopped it.
+    """
+    return _dump(
+        {
+            "format": FORMAT,
+            "tool": _tool(),
+            "verdict": None if interrupted else Verdict.UNMEASURED,
+            "interrupted": interrupted,
+            "headline": "INTERRUPTED" if interrupted else "COULD NOT MEASURE",
+            "error": visible(message),
+        }
+    )
 
 
 def from_json(text: str | bytes) -> Report:
     """Read a report that `to_json` wrote.
 
     Raises:
-        TrioEchoError: it is none, or of another version.
+        TrioEchoError: it is none, of another version, or damaged.
     """
     try:
         document = json.loads(text)
@@ -89,115 +102,252 @@ def from_json(text: str | bytes) -> Report:
     except (ValueError, TypeError, LookupError, RecursionError):
         raise TrioEchoError("not a report of trio-echo") from None
     if found != FORMAT:
-        raise TrioEchoError(f"a report of format {found!r}; this version reads format {FORMAT}")
+        shown = printable(str(found))[:20]
+        raise TrioEchoError(f"a report of format {shown}; this version reads format {FORMAT}")
+    if isinstance(document.get("error"), str):
+        raise TrioEchoError(f"holds no report but an error: {visible(document['error'])}")
     try:
         report = _report(document)
-        _check(report)
         to_json(report)  # whatever cannot be put into words again is damaged as well
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         what = error.reason if isinstance(error, ConfigError) else repr(error)
-        raise TrioEchoError(f"a damaged report: {what}") from None
+        raise TrioEchoError(f"a damaged report: {visible(what)}") from None
     return report
 
 
-def _backend(report: Report, backend: Backend) -> dict[str, Any]:
-    """One backend, its derived figures included for readers without statistics."""
-    return {
-        "name": backend.name,
-        "weight": report.expect.get(backend.name),
-        "expected": backend.expected,
-        "connections": backend.connections,
-        "share": backend.share,
-        "interval": list(backend.interval),
-        "tolerance": None if backend.tolerance is None else list(backend.tolerance),
-        "connect": _histogram(backend.timings.connect),
-        "answer": _histogram(backend.timings.answer),
-    }
+def merge(reports: Mapping[str, Report]) -> Report:
+    """Add runs up, in whatever order they come.
+
+    The verdict of the sum is as good as that of one run, but for two things that
+    are the caller's: leaving out runs because of what they found ("again until it
+    passes"), and adding one run twice. The second is refused here.
+
+    Args:
+        reports: by a label to name them with, such as their file; at least one.
+
+    Raises:
+        TrioEchoError: two expect different things, or hold the same run.
+    """
+    [(label, first), *others] = reports.items()
+    for other_label, other in others:
+        _check_same(label, first, other_label, other)
+    if not others:
+        return first
+    runs: dict[str, Run] = {}
+    for each, report in reports.items():
+        for run in report.runs:
+            if run.tag in runs:
+                raise TrioEchoError(f"{each}: holds the same run as {runs[run.tag].label}")
+            runs[run.tag] = replace(run, label=run.label or each)
+    ordered = sorted(
+        runs.values(), key=lambda run: (datetime.fromisoformat(run.began).timestamp(), run.tag)
+    )
+    return Report(first.expectation, tuple(ordered))
 
 
-def _histogram(histogram: Histogram) -> dict[str, Any]:
-    """Percentiles for people, and the buckets behind them for merging."""
-    return {
-        "count": histogram.count,
-        "percentiles": {f"{percent:g}": seconds for percent, seconds in histogram.percentiles()},
-        "buckets": sorted(histogram.buckets.items()),
-    }
+def _check_same(label: str, report: Report, other_label: str, other: Report) -> None:
+    """Refuse to add up runs that were to show different things."""
+    ours, theirs = report.expectation, other.expectation
+    for what, one, two in (
+        ("shares", _shares(ours), _shares(theirs)),
+        ("--margin", f"{ours.margin:g}", f"{theirs.margin:g}"),
+        ("--tolerance", f"{ours.tolerance:g}", f"{theirs.tolerance:g}"),
+        ("--alpha", f"{ours.alpha:g}", f"{theirs.alpha:g}"),
+    ):
+        if one != two:
+            message = (
+                f"{other_label}: expects {what} {two}, but {label} expects {one}; "
+                "only runs with one expectation can be added up"
+            )
+            raise TrioEchoError(message)
+
+
+def _shares(expectation: Expectation) -> str:
+    """The expectation as people compare it: weights in another unit are the same shares."""
+    shares = sorted(expectation.shares.items())
+    return (
+        ", ".join(f"'{printable(name)}' {100 * share:.10g} %" for name, share in shares)
+        or "of nobody"
+    )
+
+
+def _tool() -> str:
+    return f"trio-echo {trio_echo.__version__}"
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return json.dumps(_every_text(document, _carried), allow_nan=False) + "\n"
+
+
+def _every_text(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with each text in it changed, the names of fields too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(name): _every_text(each, change) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_every_text(each, change) for each in value]
+    return value
+
+
+def _carried(text: str) -> str:
+    """Text as JSON carries it to every reader; no two are carried alike."""
+    if text.startswith(_HEX) or not _is_unicode(text):
+        return _HEX + text.encode(errors="surrogatepass").hex()
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can carry a text: it holds no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _as_it_came(text: str) -> str:
+    """What `_carried` was given.
+
+    Raises:
+        ValueError: it does not write such a thing.
+    """
+    if not text.startswith(_HEX):
+        return text
+    return bytes.fromhex(text.removeprefix(_HEX)).decode(errors="surrogatepass")
 
 
 def _remarks(remarks: Iterable[Remark]) -> list[dict[str, Any]]:
     return [remark._asdict() for remark in remarks]
 
 
-def _report(document: dict[str, Any]) -> Report:
-    """Rebuild a report from what cannot be derived."""
-    expectation = document["expectation"]
-    weights = {str(name): float(weight) for name, weight in expectation["weights"].items()}
-    split = Split(weights, margin=expectation["margin"], alpha=expectation["alpha"])
-    backends = document["backends"]
-    for backend in backends:
-        split.counts[str(backend["name"])] = _count(backend["connections"])
-    split.errors = _count(document["errors"])
-    split.mixed = _count(document["mixed"])
-    names = list(split.counts)
-    changes = document["changes"]
-    return Report(
-        target=str(document["target"]),
-        address=document["address"],
-        runs=tuple(map(str, document["runs"])),
-        began=str(document["began"]),
-        elapsed=float(document["elapsed"]),
-        expect=weights,
-        error_limit=expectation["max_errors"],
-        verdict=None if document["verdict"] is None else Verdict(document["verdict"]),
-        interrupted=bool(document["interrupted"]),
-        split=split,
-        outcomes=Counter(
-            {Outcome(word): _count(count) for word, count in document["outcomes"].items() if count}
-        ),
-        examples={Outcome(word): str(text) for word, text in document["examples"].items()},
-        timings={
-            str(backend["name"]): Timings(_read(backend["connect"]), _read(backend["answer"]))
-            for backend in backends
+def _backend(report: Report, backend: Backend) -> dict[str, Any]:
+    """One backend, for readers without statistics."""
+    return {
+        "name": backend.name,
+        "weight": report.expectation.weights.get(backend.name),
+        "expected": backend.expected,
+        "connections": backend.connections,
+        "share": backend.share,
+        "interval": backend.interval,
+        "band": backend.band,
+        "connect": _percentiles(backend.connect),
+        "answer": _percentiles(backend.answer),
+    }
+
+
+def _percentiles(histogram: Histogram) -> dict[str, float]:
+    return {f"{percent:g}": seconds for percent, seconds in histogram.percentiles()}
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """One run: all that is read back."""
+    names = list(run.counts.answers)
+    return {
+        "tag": run.tag,
+        "label": run.label,
+        "target": run.target,
+        "address": run.address,
+        "began": run.began,
+        "elapsed": run.elapsed,
+        "max_errors": run.error_limit,
+        "interrupted": run.interrupted,
+        "fault": run.fault,
+        "notices": run.notices,
+        "examples": {outcome.value: text for outcome, text in run.examples.items()},
+        "counts": run.counts.to_json(),
+        "changes": None if run.changes is None else run.changes._asdict(),
+        "running": {
+            "names": names,
+            "points": [
+                [point.total, point.errors, *(point.counts.get(name, 0) for name in names)]
+                for point in run.points
+            ],
         },
-        points=[
-            Point(total, errors, dict(zip(names, counts, strict=True)))
-            for total, errors, *counts in document["running"]["points"]
-        ],
-        changes=None if changes is None else Runs(**changes),
-        lag=_read(document["lag"]),
-        late=Counter({str(name): _count(count) for name, count in document["late"].items()}),
-        launched=_count(document["launched"]),
-        unfinished=_count(document["unfinished"]),
-        contacts=_count(document["contacts"]),
+    }
+
+
+def _report(document: dict[str, Any]) -> Report:
+    """Rebuild a report from what cannot be derived.
+
+    Raises:
+        ConfigError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError:
+            something cannot be.
+    """
+    document = _every_text(document, _as_it_came)
+    expected = document["expectation"]
+    expectation = Expectation(
+        {name: float(weight) for name, weight in expected["weights"].items()},
+        margin=float(expected["margin"]),
+        tolerance=float(expected["tolerance"]),
+        alpha=float(expected["alpha"]),
+    )
+    runs = tuple(map(_read_run, document["runs"]))
+    if len({run.tag for run in runs}) != len(document["runs"]) or not runs:
+        raise ValueError("it holds no run, or one twice")
+    return Report(expectation, runs)
+
+
+def _read_run(document: dict[str, Any]) -> Run:
+    """Rebuild one run, and hold its counts against each other."""
+    counts = Counts.from_json(document["counts"])
+    running, changes = document["running"], document["changes"]
+    limit = document["max_errors"]
+    elapsed = float(document["elapsed"])
+    began = str(document["began"])
+    if datetime.fromisoformat(began).tzinfo is None or not 0 <= elapsed < _AGES:
+        raise ValueError(f"{began!r} and {elapsed!r} are no time and duration")
+    if limit is not None and not (isinstance(limit, int) and limit >= 0):
+        raise ValueError(f"{limit!r} is no limit")
+    if changes is not None and not all(map(isfinite, Runs(**changes))):
+        raise ValueError("its changes are no numbers")
+    points = [
+        Point(total, errors, dict(zip(running["names"], answers, strict=True)))
+        for total, errors, *answers in running["points"]
+    ]
+    _check_points(points, counts)
+    return Run(
+        tag=str(document["tag"]),
+        label=str(document["label"]),
+        target=str(document["target"]),
+        address=None if document["address"] is None else str(document["address"]),
+        began=began,
+        elapsed=elapsed,
+        error_limit=limit,
+        interrupted=bool(document["interrupted"]),
+        fault=str(document["fault"]),
         notices=[str(notice) for notice in document["notices"]],
+        examples={Outcome(word): str(text) for word, text in document["examples"].items()},
+        counts=counts,
+        changes=None if changes is None else Runs(**changes),
+        points=points,
     )
 
 
-def _check(report: Report) -> None:
-    """Hold the counts of a report against each other.
+_AGES = 1e10
+"""Seconds that no run has taken."""
+
+
+def _check_points(points: list[Point], counts: Counts) -> None:
+    """Hold running counts against the sum that they run to.
 
     Raises:
         ValueError: they do not agree.
     """
-    ends = report.points[-1]
+    growing = all(
+        before.total < after.total
+        and before.errors <= after.errors
+        and all(before.counts[name] <= after.counts[name] for name in before.counts)
+        for before, after in pairwise([Point(-1, 0, dict.fromkeys(points[0].counts, 0)), *points])
+    )
+    whole = all(isinstance(count, int) for point in points for count in point.counts.values())
+    adding_up = all(point.total == point.errors + point.answered for point in points)
+    last = points[-1]
     if not (
-        sum(report.outcomes.values()) == report.connections == ends.total
-        and report.outcomes.get(Outcome.OK, 0) == report.counts.total() == ends.answered
-        and report.runs
+        growing
+        and whole
+        and adding_up
+        and (last.total, last.errors) == (counts.total, counts.errors)
+        and last.counts == dict(counts.answers)
     ):
         raise ValueError("its counts do not agree")
-
-
-def _read(histogram: dict[str, Any]) -> Histogram:
-    return Histogram({int(bucket): _count(count) for bucket, count in histogram["buckets"]})
-
-
-def _count(value: object) -> int:
-    """A number of things.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no count")
-    return value

@@ -1,33 +1,61 @@
-"""One exchange: connect, send lines, check each echo byte for byte, say how it ended."""
+"""One connection from its start to its end: the bytes, TLS, and how it ended."""
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
-from typing import TYPE_CHECKING
+import socket
+import ssl
+import sys
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from trio_echo.prober.config import split_target
-from trio_echo.prober.outcome import FailureError, Outcome, Result, classify
-from trio_echo.prober.wire import PlainWire, TLSWire, Wire, open_plain, tls_context
+from trio_echo.errors import ConfigError
+from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.dialogue import Echo, FailureError
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
-    from trio_echo.prober.config import ProbeConfig
-    from trio_echo.prober.wire import Address
+    from collections.abc import Iterator
 
-__all__ = ["Exchanger"]
+    from trio_echo.prober.config import ProbeConfig, ProbeTLS
 
-_LONGEST_NAME = 4096
-"""Bytes of a name that are read before an answer counts as wrong. The server
-here has 255; a foreign one may be more talkative, but not without end."""
+__all__ = ["Address", "Exchanger", "PlainWire", "TLSWire", "Wire", "classify", "open_plain"]
 
-_SHOWN = 60
-"""Bytes of a wrong answer that are worth showing."""
+_CHUNK = 64 * 1024
+
+_LATE_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24 if sys.platform == "linux" else None)
+"""Linux: bind the address alone and leave the port to connect, which knows the
+other end and so may share a port between destinations. Python names it since 3.12."""
+
+Address = tuple[int, tuple[str | int | bytes, ...]]
+"""A family and what `connect` takes, as from getaddrinfo."""
+
+_BY_ERRNO = {
+    errno.ECONNREFUSED: Outcome.REFUSED,
+    errno.ENETUNREACH: Outcome.UNREACHABLE,
+    errno.EHOSTUNREACH: Outcome.UNREACHABLE,
+    errno.ENETDOWN: Outcome.UNREACHABLE,
+    errno.EHOSTDOWN: Outcome.UNREACHABLE,
+    errno.ECONNRESET: Outcome.RESET,
+    errno.ECONNABORTED: Outcome.RESET,
+    errno.EPIPE: Outcome.RESET,
+}
+
+_EXHAUSTED = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EADDRNOTAVAIL,
+    errno.EADDRINUSE,
+}
 
 
 class Exchanger:
-    """Makes connections to one address and speaks one exchange over each.
+    """Makes connections to one address and speaks one dialogue over each.
 
     Args:
         config: what to send, and how long to wait.
@@ -36,19 +64,24 @@ class Exchanger:
         run: a tag of this run, unique among all; every line carries it.
 
     Raises:
-        ConfigError: a TLS file cannot be used.
+        ConfigError: a TLS file or the server name cannot be used.
     """
 
     def __init__(self, config: ProbeConfig) -> None:
         self.run = secrets.token_hex(5)
         self._config = config
-        host, _ = split_target(config.target)
-        self._context = None if config.tls is None else tls_context(config.tls)
-        self._server_name = (config.tls and config.tls.server_name) or host
-        # In TLS 1.3 the handshake is over before the server looks for the client's
-        # certificate, and a server that misses it may just close.
-        wanting = config.tls is not None and config.tls.cert is None
-        self._silent_end = "no client certificate was shown: does it want one?" if wanting else ""
+        self._dialogue = Echo(self.run, config.payload_size)
+        self._context = None
+        self._server_name = ""
+        self._silent_end = ""
+        if config.tls is not None:
+            self._context = tls_context(config.tls)
+            self._server_name = config.tls.server_name or config.host
+            _check_server_name(self._context, config)
+            # In TLS 1.3 the handshake is over before the server looks for the client's
+            # certificate, and a server that misses it may just close.
+            if config.tls.cert is None:
+                self._silent_end = "no client certificate was shown: does it want one?"
         self._sources = tuple(config.source_addresses) or (None,)
 
     async def exchange(self, address: Address, index: int, intended: float) -> Result:
@@ -64,111 +97,320 @@ class Exchanger:
         """
         started = trio.current_time()
         lag = max(0.0, started - intended)
+        config = self._config
         wire: Wire | None = None
         connected = answered = 0.0
-        names = []
+        name = ""
+        mixed = False
         failure = FailureError(Outcome.CONNECT_TIMEOUT, "")
-        with trio.move_on_after(self._config.timeout) as scope:
+        with trio.move_on_after(config.timeout) as scope:
             try:
-                wire = await open_plain(address, self._sources[index % len(self._sources)])
+                wire = plain = await open_plain(address, self._sources[index % len(self._sources)])
                 if self._context is not None:
                     failure = FailureError(Outcome.TLS, "no handshake in time")
-                    wire = await self._secure(wire)
+                    wire = secure = TLSWire(plain.socket, self._context, self._server_name)
+                    await secure.handshake()
                 connected = sent = trio.current_time()
                 failure = FailureError(Outcome.READ_TIMEOUT, "")
-                for number in range(self._config.lines):
-                    scope.deadline = sent + self._config.timeout
-                    names.append(await self._speak(wire, index, number))
+                for number in range(config.lines):
+                    scope.deadline = sent + config.timeout
+                    found = await self._speak(wire, index, number)
                     now = trio.current_time()
                     if not number:
-                        answered = now - sent
+                        name, answered = found, now - sent
+                    mixed |= found != name
                     sent = now
-                if self._config.half_close:
+                if config.half_close:
                     failure = FailureError(Outcome.READ_TIMEOUT, "answered, but no end of file")
-                    await self._end(wire)
+                    if rest := await wire.receive():
+                        raise self._dialogue.after(rest)
             except FailureError as error:
                 failure = error
             except (OSError, trio.BrokenResourceError) as error:
                 failure = classify(error, connected=bool(connected))
             else:
-                failure = FailureError(Outcome.OK, "")
+                return Result(Outcome.OK, name, mixed, connected - intended, answered, lag)
             finally:
                 if wire is not None:
                     wire.close()
-        if failure.outcome is not Outcome.OK:
-            return Result(failure.outcome, lag=lag, detail=failure.detail)
-        return Result(
-            Outcome.OK,
-            names[0],
-            any(name != names[0] for name in names),
-            connected - intended,
-            answered,
-            lag,
-        )
-
-    async def _secure(self, plain: PlainWire) -> TLSWire:
-        """Shake hands over a new connection.
-
-        Raises:
-            FailureError: the other side ended it without a word of TLS.
-        """
-        if self._context is None:
-            raise AssertionError
-        wire = TLSWire(plain.socket, self._context, self._server_name)
-        try:
-            await wire.handshake()
-        except BaseException:
-            wire.close()
-            raise
-        return wire
-
-    async def _end(self, wire: Wire) -> None:
-        """Wait for the end of file that answers a half-close.
-
-        Raises:
-            FailureError: something else came.
-        """
-        if rest := await wire.receive():
-            raise FailureError(Outcome.WRONG_ECHO, f"after the answers came {_shown(rest)}")
+        return Result(failure.outcome, lag=lag, detail=failure.detail)
 
     async def _speak(self, wire: Wire, index: int, number: int) -> str:
         """Send one line and wait for its answer.
 
         Returns:
-            The name in front of the line.
+            The name in the answer.
 
         Raises:
-            FailureError: the answer did not come, or was another.
+            FailureError: no answer, or not ours.
             OSError: the connection broke.
         """
-        line = self._line(index, number)
+        line = self._dialogue.line(index, number)
         await wire.send(line)
         if self._config.half_close and number == self._config.lines - 1:
             wire.shutdown()
-        answer = await wire.receive()
-        while b"\n" not in answer and len(answer) <= _LONGEST_NAME + len(line):
-            chunk = await wire.receive() if answer else b""
+        came = await wire.receive()
+        while (name := self._dialogue.read(line, came)) is None:
+            chunk = await wire.receive() if came else b""
             if not chunk:
-                if answer:
-                    raise FailureError(Outcome.EOF_MID_LINE, f"after {_shown(answer)}")
-                raise FailureError(Outcome.EOF_BEFORE_ANSWER, self._silent_end)
-            answer += chunk
-        if answer == line:
-            if isinstance(wire, PlainWire) and wire.is_self():
-                raise FailureError(Outcome.REFUSED, "connected to itself: nothing listens there")
-            return ""
-        name = answer[: -len(line) - 1]
-        if answer != name + b" " + line or b"\n" in name:
-            raise FailureError(Outcome.WRONG_ECHO, f"sent {_shown(line)}, got {_shown(answer)}")
-        return name.decode(errors="surrogateescape")
-
-    def _line(self, index: int, number: int) -> bytes:
-        """A line that no other connection, line or run has sent."""
-        tag = f"{self.run}.{index:x}.{number:x}"
-        return tag.ljust(self._config.payload_size or 0, ".").encode() + b"\n"
+                ended = self._dialogue.ended(came)
+                ended.detail = ended.detail or self._silent_end
+                raise ended
+            came += chunk
+        if not name and wire.is_self():
+            raise FailureError(Outcome.REFUSED, "connected to itself: nothing listens there")
+        return name
 
 
-def _shown(data: bytes) -> str:
-    """The beginning of what was on the wire, safe to print."""
-    start = data[:_SHOWN].decode(errors="surrogateescape")
-    return f"'{printable(start)}'" + ("..." if len(data) > _SHOWN else "")
+class Wire(Protocol):
+    """What one exchange needs of a connection."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+
+    async def receive(self) -> bytes:
+        """Wait for some bytes; none at end of file."""
+
+    def shutdown(self) -> None:
+        """End the sending side."""
+
+    def is_self(self) -> bool:
+        """Whether the other end is this one."""
+
+    def close(self) -> None:
+        """Let go of the connection; more often than once does nothing."""
+
+
+class PlainWire:
+    """A connected, non-blocking TCP socket.
+
+    Thousands of connections a second go through here, so it is the bare
+    socket: one wait per answer, no stream or address look-up in between.
+    """
+
+    __slots__ = ("socket",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it; returns at once while the kernel takes it."""
+        while True:
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            await trio.lowlevel.wait_writable(self.socket)
+
+    async def receive(self) -> bytes:
+        """Wait for some bytes; none at end of file. Always yields to other tasks."""
+        while True:
+            # An answer is never there already, so the wait comes first.
+            await trio.lowlevel.wait_readable(self.socket)
+            try:
+                return self.socket.recv(_CHUNK)
+            except BlockingIOError:  # pragma: no cover - a spurious wake-up, which epoll allows
+                continue
+
+    def shutdown(self) -> None:
+        """End the sending side."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def is_self(self) -> bool:
+        """Whether the socket is connected to itself.
+
+        Connecting to a port of the ephemeral range that nobody listens on can
+        meet the connection's own port: TCP's simultaneous open, alone. It then
+        echoes plainly whatever one sends.
+        """
+        return bool(self.socket.getsockname() == self.socket.getpeername())
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.socket.close()
+
+
+class TLSWire:
+    """TLS over a connected socket.
+
+    Args:
+        sock: the socket; it belongs to this object from now on.
+        context: from `tls_context`.
+        server_name: to ask for and to find in the certificate.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
+        self._stream = trio.SSLStream(
+            trio.SocketStream(trio.socket.from_stdlib_socket(sock)),
+            context,
+            server_hostname=server_name,
+            https_compatible=True,
+        )
+
+    async def handshake(self) -> None:
+        """Shake hands.
+
+        Raises:
+            trio.BrokenResourceError: that failed; its cause says why.
+        """
+        await self._stream.do_handshake()
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        await self._stream.send_all(data)
+
+    async def receive(self) -> bytes:
+        """Wait for some bytes; none at end of file."""
+        return bytes(await self._stream.receive_some(_CHUNK))
+
+    def shutdown(self) -> None:
+        """Never asked for: the configuration refuses half-close with TLS."""
+        raise AssertionError
+
+    def is_self(self) -> bool:
+        """Never: a handshake takes a server."""
+        return False
+
+    def close(self) -> None:
+        """Let go of the connection; its end is not announced, as with HTTPS."""
+        self._stream.transport_stream.socket.close()
+
+
+async def open_plain(address: Address, source: str | None) -> PlainWire:
+    """Connect to a numeric address. On loopback that is done at once, without a wait.
+
+    Args:
+        address: where to.
+        source: the local address to connect from, or None.
+
+    Raises:
+        FailureError: `source` is no address of this machine.
+        OSError: as the kernel says.
+    """
+    family, where = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source is not None:
+            _bind(sock, source)
+        error = sock.connect_ex(where)
+        if error == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))  # noqa: TRY301 - closes as any other does
+    except BaseException:
+        sock.close()
+        raise
+    return PlainWire(sock)
+
+
+def _bind(sock: socket.socket, source: str) -> None:
+    """Bind the local address.
+
+    Raises:
+        FailureError: it is not this machine's.
+    """
+    if _LATE_PORT is not None:  # pragma: no branch - only Linux has it
+        sock.setsockopt(socket.IPPROTO_IP, _LATE_PORT, 1)
+    try:
+        sock.bind((source, 0))
+    except OSError as error:
+        detail = f"cannot connect from {source}: {error.strerror}"
+        if error.errno == errno.EADDRNOTAVAIL:
+            detail = f"--source-address {source} is no address of this machine"
+        raise FailureError(Outcome.LOCAL, detail) from error
+
+
+def tls_context(tls: ProbeTLS) -> ssl.SSLContext:
+    """Make the TLS context, which verifies the other side.
+
+    Raises:
+        ConfigError: a file cannot be read or is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"cannot use {tls.ca}: {error.strerror or error}"
+        raise ConfigError("tls_ca", reason) from None
+    if tls.cert is not None:
+        try:
+            context.load_cert_chain(tls.cert, tls.key)
+        except (OSError, ssl.SSLError) as error:
+            files = f"{tls.cert}" + (f" and {tls.key}" if tls.key else "")
+            reason = f"cannot use {files}: {error.strerror or error}"
+            raise ConfigError("tls_cert", reason) from None
+    return context
+
+
+def _check_server_name(context: ssl.SSLContext, config: ProbeConfig) -> None:
+    """Refuse a server name that TLS cannot ask for, before anything is connected.
+
+    Raises:
+        ConfigError: names ``sni``, or ``target`` where its host is the name.
+    """
+    given = config.tls.server_name if config.tls else None
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=given or config.host)
+    except (ValueError, TypeError) as error:  # an empty label, a leading dot, a NUL, too long
+        name = printable(given or config.host)
+        reason = f"TLS cannot ask for the server name '{name}': {error}"
+        raise ConfigError("target" if given is None else "sni", reason) from None
+
+
+def classify(error: BaseException, *, connected: bool) -> FailureError:
+    """Find the outcome in an error and in the errors that caused it.
+
+    Libraries wrap: trio's `open_tcp_stream` raises an OSError without errno,
+    caused by a group of one error per address; its streams raise
+    BrokenResourceError from the error of the socket or of TLS.
+
+    Args:
+        error: what was raised.
+        connected: whether the connection stood by then, which tells a
+            connect that timed out in the kernel from an answer that did.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            return FailureError(Outcome.TLS, _tls_detail(cause))
+        if isinstance(cause, socket.gaierror):
+            return FailureError(Outcome.RESOLVE, cause.strerror or str(cause))
+        if isinstance(cause, OSError) and cause.errno is not None:
+            detail = cause.strerror or str(cause)
+            if cause.errno == errno.ETIMEDOUT:
+                outcome = Outcome.READ_TIMEOUT if connected else Outcome.CONNECT_TIMEOUT
+                return FailureError(outcome, detail)
+            if cause.errno in _EXHAUSTED:
+                detail += (
+                    ", out of descriptors, ports or memory: raise `ulimit -n`, use fewer "
+                    "connections at once, or add a --source-address"
+                )
+            # Whatever the kernel refuses for another reason (permissions, a
+            # family it lacks) is this machine's as well.
+            return FailureError(_BY_ERRNO.get(cause.errno, Outcome.LOCAL), detail)
+    return FailureError(Outcome.LOCAL, printable(str(error)) or type(error).__name__)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what caused it, depth first, groups taken apart."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _causes(part)
+    following = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if following is not None:
+        yield from _causes(following)
+
+
+def _tls_detail(error: ssl.SSLError) -> str:
+    """What TLS says, without the source line of the C library."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {printable(error.verify_message)}"
+    # An error that Python raises by itself, not the library, has no reason.
+    return printable(getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

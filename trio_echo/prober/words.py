@@ -1,22 +1,53 @@
-"""A report in plain words: the verdict first, then why, then the figures."""
+"""What a probe found, its verdict, and the words for it: the verdict first, then why.
+
+Pure. A report is a handful of runs and what they were to show. Its verdict is never
+stored: it is judged anew from the counts, wherever they come from.
+
+The interval of a sum is as valid as that of one run. Draws of different runs are
+independent, so the runs one after another are one long sequence in which the
+martingale has expectation 1 under a correct route, wherever each run stopped and
+for whatever reason it did; looking at the sum is one more look. A sum may look
+right though no run does, half of them all to one, the others all to two. So it does
+not pass over a run that failed by itself: it is inconclusive then. That makes PASS
+rarer and FAIL no likelier, so both stated chances hold.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property, reduce
+from math import inf
+from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from trio_echo.prober.outcome import HINTS, Outcome
-from trio_echo.prober.split import Verdict
-from trio_echo.text import printable
+from trio_echo.prober.counts import Counts, Outcome
+from trio_echo.prober.latency import Histogram
+from trio_echo.prober.order import Point, Runs, affinity, drift, thin
+from trio_echo.prober.split import (
+    Verdict,
+    interval,
+    judge,
+    off,
+    unexpected,
+    would_decide,
+)
+from trio_echo.text import printable, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from trio_echo.prober.report import Report
-    from trio_echo.prober.split import Interval
+    from trio_echo.prober.order import Drift
+    from trio_echo.prober.split import Expectation, Interval
 
 __all__ = [
+    "Backend",
     "Remark",
+    "Report",
+    "Run",
     "basis",
+    "decide",
     "describe",
     "duration",
     "findings",
@@ -25,7 +56,46 @@ __all__ = [
     "percent",
     "reasons",
     "shares",
+    "shown_name",
+    "span",
 ]
+
+MOST_NAMES = 256
+"""Different names that are told apart. A server with more gives each connection a
+name of its own, and must not fill the memory."""
+
+_HOPELESS = 20
+"""Failed connections after which a probe without any answer ends. A dead canary
+that takes 20 % of the connections looks like this once in 10^14 probes."""
+
+
+HINTS = {
+    Outcome.RESOLVE: "the name does not resolve here: check its spelling, or the cluster's DNS",
+    Outcome.REFUSED: "nothing listens there: wrong port, or not started yet (--wait SECONDS waits)",
+    Outcome.UNREACHABLE: "no way to that address: check routes, firewall and network policies",
+    Outcome.CONNECT_TIMEOUT: (
+        "no reply to the connection attempt: a firewall or network policy drops it, "
+        "or the address is gone"
+    ),
+    Outcome.RESET: "cut by the other side: the proxy has no healthy backend, or the backend died",
+    Outcome.EOF_BEFORE_ANSWER: (
+        "connected, then closed before an answer: the proxy has no healthy backend"
+    ),
+    Outcome.EOF_MID_LINE: "closed in the middle of an answer: a backend was stopped without drain",
+    Outcome.READ_TIMEOUT: (
+        "connected, but no answer in time: a backend hangs, or it is no echo server by lines"
+    ),
+    Outcome.WRONG_ECHO: (
+        "the answer was not the line with a name in front: "
+        "another kind of server, or answers mixed up on the way"
+    ),
+    Outcome.TLS: (
+        "the TLS handshake failed: check --tls-ca, --sni, the certificate, "
+        "and that the port speaks TLS at all"
+    ),
+    Outcome.LOCAL: "this machine's own failure, which says nothing about the route",
+}
+"""The usual cause of each ending, and the remedy."""
 
 _SAYS = {
     Verdict.PASS: "splits",
@@ -35,6 +105,302 @@ _SAYS = {
 
 _LAG_WORTH_SAYING = 0.01
 """Seconds of lag at the 99th percentile below which a rate was kept."""
+
+
+def decide(
+    expectation: Expectation, counts: Counts, error_limit: int | None, *, ended: bool
+) -> Verdict | None:
+    """The verdict on the counts of one run.
+
+    Where nothing ever answered, nothing was measured, however the connections
+    failed: a proxy may reset, close or refuse them for one and the same reason.
+    A failure of this machine's says nothing about the route either.
+
+    Args:
+        expectation: what the counts are held against.
+        counts: of one run.
+        error_limit: how many failed connections are accepted; None for any number.
+        ended: whether no connection will follow.
+
+    Returns:
+        None where nothing was expected, and as long as it may go either way.
+    """
+    failed = counts.errors
+    if counts.outcomes.get(Outcome.LOCAL) or len(counts.answers) > MOST_NAMES:
+        return Verdict.UNMEASURED
+    if not counts.outcomes.get(Outcome.OK):
+        hopeless = failed > max(_HOPELESS - 1, error_limit or 0) or (
+            counts.outcomes.get(Outcome.WRONG_ECHO) == failed >= _HOPELESS
+        )
+        return Verdict.UNMEASURED if ended or hopeless else None
+    if error_limit is not None and failed > error_limit:
+        return Verdict.FAIL
+    if not expectation.shares:
+        return None
+    verdict = judge(expectation, counts)
+    if verdict is Verdict.PASS and affinity(counts.sources):
+        # As many draws as sources, not as connections: no promise holds.
+        verdict = Verdict.INCONCLUSIVE
+    return verdict if ended or verdict is not Verdict.INCONCLUSIVE else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one run of the probe found.
+
+    Attributes:
+        tag: of this run, unique among all.
+        target: what was probed, as given.
+        address: the numeric address behind it; None where none was found.
+        began: when, in ISO 8601 with a time zone.
+        elapsed: seconds from the first connection to the last.
+        error_limit: how many failed connections were accepted; None for any number.
+        interrupted: whether it was stopped before its end.
+        counts: what was counted.
+        examples: for each way to fail, what the first such connection met.
+        points: running counts at some hundreds of moments, the last for all.
+        changes: how often the backend changed; None where the sample does not
+            carry it.
+        notices: what else one should know.
+        fault: why nothing can be said whatever was counted; empty for nothing.
+        label: what it is called among others, such as its file.
+    """
+
+    tag: str
+    target: str
+    address: str | None
+    began: str
+    elapsed: float
+    error_limit: int | None
+    interrupted: bool
+    counts: Counts
+    examples: Mapping[Outcome, str]
+    points: Sequence[Point] = field(repr=False)
+    changes: Runs | None
+    notices: Sequence[str]
+    fault: str = ""
+    label: str = ""
+
+    def verdict(self, expectation: Expectation) -> Verdict | None:
+        """What it shows by itself."""
+        if self.fault:
+            return Verdict.UNMEASURED
+        return decide(expectation, self.counts, self.error_limit, ended=not self.interrupted)
+
+
+class Backend(NamedTuple):
+    """What was found of one backend.
+
+    Attributes:
+        name: as it calls itself; empty for a plain echo.
+        expected: its expected share from 0 to 1, or None where nobody expected it.
+        connections: how many it answered.
+        share: the part of all connections that it answered, from 0 to 1.
+        interval: where its true share lies, at level 1 - alpha, valid at any time.
+        band: the shares within the margin; None where nobody expected it.
+        connect: how long its connections took until they could be written to.
+        answer: how long from the first line's sending to its answer.
+    """
+
+    name: str
+    expected: float | None
+    connections: int
+    share: float
+    interval: Interval
+    band: Interval | None
+    connect: Histogram
+    answer: Histogram
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a probe found, in one run or several. ``str(report)`` says it in plain words.
+
+    Attributes:
+        expectation: the split that was to be shown.
+        runs: at least one.
+    """
+
+    expectation: Expectation
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def counts(self) -> Counts:
+        """What was counted in all runs."""
+        return reduce(add, (run.counts for run in self.runs), Counts())
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """What the counts prove; None where nothing was expected or it was interrupted before.
+
+        A run that had more failures than it accepted fails the sum, however many
+        failures the other runs had left to spend. A run that could not measure
+        leaves a hole that a PASS would paper over.
+        """
+        alone = [run.verdict(self.expectation) for run in self.runs]
+        if len(alone) == 1:
+            return alone[0]
+        if not self.expectation.shares:
+            return Verdict.UNMEASURED if Verdict.UNMEASURED in alone else None
+        verdict = _judge_sum(self)
+        if verdict is Verdict.FAIL or any(map(_overspent, self.runs)):
+            return Verdict.FAIL
+        if Verdict.UNMEASURED in alone:
+            return Verdict.UNMEASURED
+        return Verdict.INCONCLUSIVE if Verdict.FAIL in alone else verdict
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped before there was a verdict."""
+        return len(self.runs) == 1 and self.runs[0].interrupted and self.verdict is None
+
+    @property
+    def target(self) -> str:
+        """What was probed; several after one another."""
+        return ", ".join(dict.fromkeys(run.target for run in self.runs))
+
+    @property
+    def address(self) -> str | None:
+        """The one numeric address behind it; None for none or several."""
+        [first, *others] = {run.address for run in self.runs}
+        return None if others else first
+
+    @property
+    def began(self) -> str:
+        """When the first run began, in ISO 8601."""
+        return min(self.runs, key=lambda run: datetime.fromisoformat(run.began)).began
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the first run's beginning to the last one's end."""
+        ends = [
+            datetime.fromisoformat(run.began) + timedelta(seconds=run.elapsed) for run in self.runs
+        ]
+        if len(ends) == 1:
+            return self.runs[0].elapsed
+        return (max(ends) - datetime.fromisoformat(self.began)).total_seconds()
+
+    @property
+    def connections(self) -> int:
+        """How many connections were judged, failed ones included."""
+        return self.counts.total
+
+    @property
+    def errors(self) -> int:
+        """How many of them failed."""
+        return self.counts.errors
+
+    @property
+    def error_limit(self) -> int | None:
+        """How many failed connections were accepted; None for any number."""
+        limits = [run.error_limit for run in self.runs]
+        return None if None in limits else sum(limit or 0 for limit in limits)
+
+    @property
+    def examples(self) -> Mapping[Outcome, str]:
+        """For each way to fail, what the first such connection met."""
+        return {
+            outcome: text for run in reversed(self.runs) for outcome, text in run.examples.items()
+        }
+
+    @property
+    def points(self) -> list[Point]:
+        """Running counts, the runs one after another, each going on where the one before ended."""
+        points: list[Point] = []
+        base = Point(0, 0, {})
+        for run in self.runs:
+            points += [
+                Point(
+                    base.total + point.total,
+                    base.errors + point.errors,
+                    Counter(base.counts) + Counter(point.counts),
+                )
+                for point in run.points
+            ]
+            base = points[-1]
+        return thin(points)
+
+    @property
+    def changes(self) -> Runs | None:
+        """How often the backend changed; None where the sample does not carry it."""
+        known = [run.changes for run in self.runs if run.changes is not None]
+        return Runs(*map(sum, zip(*known, strict=True))) if known else None
+
+    @property
+    def drift(self) -> Drift | None:
+        """When a backend's share changed most clearly, and from what to what.
+
+        None where that is no more than chance, and for several runs, whose
+        order is no course of time.
+        """
+        return drift(list(self.runs[0].points)) if len(self.runs) == 1 else None
+
+    @property
+    def notices(self) -> list[str]:
+        """What else one should know; of several runs, which of them stand out and how."""
+        if len(self.runs) == 1:
+            run = self.runs[0]
+            return [*run.notices, *([run.fault] if run.fault else [])]
+        return [
+            f"{run.label or run.tag}: {text}"
+            for run in self.runs
+            for text in _stands_out(self, run)
+        ]
+
+    @property
+    def backends(self) -> list[Backend]:
+        """What was found of each backend: the expected first, then by what came."""
+        expectation, counts = self.expectation, self.counts
+        return [
+            Backend(
+                name=name,
+                expected=expectation.shares.get(name),
+                connections=counts.answers[name],
+                share=counts.answers[name] / max(1, counts.total),
+                interval=interval(expectation, counts, name),
+                band=expectation.band(name) if name in expectation.shares else None,
+                connect=counts.connect.get(name) or Histogram(),
+                answer=counts.answer.get(name) or Histogram(),
+            )
+            for name in dict.fromkeys((*expectation.shares, *counts.answers))
+        ]
+
+    def unmeasured(self, fault: str) -> Report:
+        """The same with a reason why nothing can be said, whatever was counted."""
+        return replace(self, runs=tuple(replace(run, fault=fault) for run in self.runs))
+
+    def __str__(self) -> str:
+        return describe(self)
+
+    __repr__ = __str__  # what pytest shows of `assert report.verdict is PASS, report`
+
+
+def _judge_sum(report: Report) -> Verdict:
+    """The verdict of the counts of several runs."""
+    verdict = judge(report.expectation, report.counts)
+    if verdict is Verdict.PASS and affinity(report.counts.sources):
+        return Verdict.INCONCLUSIVE
+    return verdict
+
+
+def _overspent(run: Run) -> bool:
+    """Whether more connections failed than were accepted."""
+    limit = inf if run.error_limit is None else run.error_limit
+    return run.counts.errors > limit and bool(run.counts.outcomes[Outcome.OK])
+
+
+def _stands_out(report: Report, run: Run) -> Iterator[str]:
+    """What one should know of one run among several."""
+    yield from run.notices
+    if run.interrupted:
+        yield f"was interrupted after {_connections(run.counts.total)}"
+    alone = run.verdict(report.expectation)
+    if alone is Verdict.UNMEASURED:
+        yield run.fault or "could not measure, so the sum has a hole"
+    elif _overspent(run):
+        yield f"{run.counts.errors} of its connections failed"
+    elif alone is Verdict.FAIL and _judge_sum(report) is Verdict.PASS:
+        yield "failed by itself, so the runs did not see one and the same split"
 
 
 class Remark(NamedTuple):
@@ -52,11 +418,11 @@ class Remark(NamedTuple):
 
 
 def describe(report: Report) -> str:
-    """Everything worth saying about a report, in lines."""
+    """Everything worth saying about a report, in lines that are safe to print."""
     lines = [headline(report), f"  {basis(report)}"]
     lines += [f"  - {remark.text}" for remark in (*reasons(report), *findings(report))]
-    lines += [f"  - {notice}" for notice in report.notices]
-    if report.counts.total():
+    lines += [f"  - {visible(notice)}" for notice in report.notices]
+    if report.counts.answers:
         lines += ["", *_columns(shares(report)), "", *_columns(latencies(report))]
     return "\n".join(lines)
 
@@ -70,80 +436,95 @@ def headline(report: Report) -> str:
         return f"COULD NOT MEASURE {where}"
     if report.verdict is Verdict.FAIL and not _split_failed(report):
         return f"FAIL: connections to {where} failed"
-    if not report.expect:
+    if not report.expectation.shares:
         return f"MEASURED: {where}"
     says = _SAYS[report.verdict or Verdict.INCONCLUSIVE]
     shares = ", ".join(
-        f"{_name(name)} {_exact(share)}" for name, share in report.split.shares.items()
+        f"{shown_name(name)} {_exact(share)}" for name, share in report.expectation.shares.items()
     )
     return f"{report.verdict}: {where} {says} as expected: {shares}"
 
 
 def basis(report: Report) -> str:
     """What the verdict rests on, in one line."""
+    expectation = report.expectation
     spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
-    margin = f"{100 * report.split.margin:g} points"
-    alpha = f"with a chance of {report.split.alpha:g} at most"
     if len(report.runs) > 1:
         spent += f", {len(report.runs)} runs"
     if report.verdict is Verdict.UNMEASURED:
         return f"{_connections(report.connections)} judged; nothing can be said about the split"
     if report.verdict is Verdict.FAIL and not _split_failed(report):
         return f"{spent}; {report.error_limit} may fail, and {report.errors} did"
-    if not report.expect:
+    if not expectation.shares:
         return f"{spent}; no split was expected, so there is no verdict on it"
-    match report.verdict:
-        case Verdict.PASS:
-            return f"{spent}; a share off by {margin} or more passes {alpha}"
-        case Verdict.FAIL:
-            return f"{spent}; a right split fails {alpha}"
-    return f"{spent}; a share may be off by {margin}"
+    says = "neither PASS nor FAIL is proved"
+    if report.verdict is Verdict.PASS:
+        says = f"a share off by {_points(expectation.margin)} or more passes"
+    elif report.verdict is Verdict.FAIL:
+        within = f" off by {_points(expectation.tolerance)} or less"
+        says = f"a split{within} fails" if expectation.tolerance else "a right split fails"
+    return f"{spent}; {says} with a chance of {expectation.alpha:g} at most"
 
 
 def reasons(report: Report) -> Iterator[Remark]:
     """Why the verdict is what it is."""
-    split = report.split
+    expectation, counts = report.expectation, report.counts
     total = report.connections
-    if report.verdict is Verdict.FAIL and split.shares:
-        for name in split.unexpected():
-            why = "has weight 0" if name in split.shares else "was not expected at all"
-            text = f"{_name(name)} answered {split.counts[name]} of {total}, but {why}"
+    if report.verdict is Verdict.FAIL and expectation.shares:
+        for name in unexpected(expectation, counts):
+            why = "has weight 0" if name in expectation.shares else "was not expected at all"
+            text = f"{shown_name(name)} answered {counts.answers[name]} of {total}, but {why}"
             yield Remark("unexpected", name, text)
-        if split.mixed:
+        if counts.mixed:
             text = (
-                f"more than one backend answered {_connections(split.mixed)}: "
+                f"more than one backend answered {_connections(counts.mixed)}: "
                 "something balances by request, not by connection"
             )
             yield Remark("mixed", None, text)
-        for name in split.off():
-            yield Remark("share", name, _share_words(report, name))
-    if report.verdict is Verdict.INCONCLUSIVE and split.verdict() is Verdict.INCONCLUSIVE:
-        for name in split.shares:
-            yield Remark("undecided", name, _share_words(report, name))
-        text = "more --connections or a wider --margin would decide it"
-        yield Remark("undecided", None, text)
-    for outcome, count in report.outcomes.items():
-        if outcome is not Outcome.OK:
+        for name in off(expectation, counts):
+            yield Remark("share", name, _off_words(report, name))
+    if report.verdict is Verdict.INCONCLUSIVE:
+        yield from _undecided(report)
+    if len(counts.answers) > MOST_NAMES:
+        text = (
+            f"more than {MOST_NAMES} different names answered: the server gives each connection "
+            "a name of its own, so there are no shares to measure"
+        )
+        yield Remark("names", None, text)
+    if counts.outcomes[Outcome.WRONG_ECHO] == counts.total > 1:
+        text = f"all {counts.total} answers were wrong: the server speaks another protocol"
+        yield Remark("protocol", None, text)
+    for outcome, count in counts.outcomes.items():
+        if outcome is not Outcome.OK and count:
             yield Remark(outcome.value, None, _failure_words(report, outcome, count))
 
 
 def findings(report: Report) -> Iterator[Remark]:
     """What the counts and their order look like, where the sample carries it."""
-    answered = {name: count for name, count in report.counts.items() if count}
-    off = report.split.off()
-    if len(answered) == 1 and len(report.split.shares) > 1 and off:
+    counts = report.counts
+    answered = {name: count for name, count in counts.answers.items() if count}
+    outside = off(report.expectation, counts)
+    if len(answered) == 1 and len(report.expectation.shares) > 1 and outside:
         [(name, count)] = answered.items()
-        text = f"all {count} to {_name(name)}: session affinity or source-IP hashing?"
+        text = f"all {count} to {shown_name(name)}: session affinity or source-IP hashing?"
         yield Remark("all-to-one", name, text)
-    elif off and set(off) == set(report.split.shares) and len(off) == 2:  # noqa: PLR2004 - a swap takes two
-        first, second = off
+    elif outside and set(outside) == set(report.expectation.shares) and len(outside) == 2:  # noqa: PLR2004 - a swap takes two
+        first, second = outside
         yield from _swapped(report, first, second)
+    kept = affinity(counts.sources)
+    if kept is not None:
+        text = (
+            f"sticky by source address: {kept.kept} of {kept.sources} addresses got one backend "
+            f"alone, so this is a sample of {kept.sources} draws, not of {counts.total}"
+        )
+        yield Remark("sticky-source", None, text)
     runs, drift = report.changes, report.drift
     if runs is not None and drift is not None:
         runs = drift.within(runs)
         if runs.patterned and runs.sigmas < 0:
             drift = None  # answers that stick together wander by themselves
-    if runs is not None and runs.patterned:
+    # Addresses in turn make a pattern of their own where each keeps its backend.
+    if runs is not None and runs.patterned and kept is None:
         figure = (
             f"the backend changed {runs.changes} times from one connection to the next, "
             f"where independent draws make about {runs.expected:.0f}"
@@ -153,7 +534,7 @@ def findings(report: Report) -> Iterator[Remark]:
             yield Remark("sticky", None, text)
         else:
             yield Remark("rotation", None, f"{figure}: strict rotation (round robin)?")
-    lag = report.lag.quantile(99)
+    lag = counts.lag.quantile(99)
     if lag >= _LAG_WORTH_SAYING:
         text = (
             f"the rate was not kept: 1 connection in 100 started {duration(lag)} or more late "
@@ -163,7 +544,7 @@ def findings(report: Report) -> Iterator[Remark]:
     if drift is not None:
         before, after = map(percent, drift.shares)
         text = (
-            f"{_name(drift.name)} went from {before} to {after} at about answer {drift.at}: "
+            f"{shown_name(drift.name)} went from {before} to {after} at about answer {drift.at}: "
             "were weights moved meanwhile?"
         )
         yield Remark("drift", drift.name, text)
@@ -174,7 +555,7 @@ def shares(report: Report) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("backend", "expected", "share", "true share", "answered")]
     rows += [
         (
-            _name(backend.name),
+            shown_name(backend.name),
             "-" if backend.expected is None else _exact(backend.expected),
             percent(backend.share),
             span(backend.interval),
@@ -188,10 +569,10 @@ def shares(report: Report) -> list[tuple[str, ...]]:
 def latencies(report: Report) -> list[tuple[str, ...]]:
     """A table, head first: the percentiles of each backend that its sample carries."""
     measured = [
-        (what, _name(backend.name), histogram.percentiles())
+        (what, shown_name(backend.name), histogram.percentiles())
         for what in ("connect", "answer")
         for backend in report.backends
-        if (histogram := getattr(backend.timings, what)).count
+        if (histogram := getattr(backend, what)).count
     ]
     depths = sorted({depth for _, _, percentiles in measured for depth, _ in percentiles})
     rows: list[tuple[str, ...]] = [("time to", "backend", *(f"p{depth:g}" for depth in depths))]
@@ -216,49 +597,98 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
+def shown_name(name: str) -> str:
+    """A backend's name, safe to print, no two alike; a plain echo has none."""
+    return printable(name) or "(no name)"
+
+
+def span(interval: Interval) -> str:
+    """An interval as people read it."""
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+
+
 def _where(report: Report) -> str:
     """What was probed, and the address behind it where that says more."""
-    target = printable(report.target)
+    target = visible(report.target)
     if report.address in (None, report.target):
         return target
-    return f"{report.address} ({target.rpartition(':')[0]})"
+    return f"{visible(report.address or '')} ({target.rpartition(':')[0]})"
 
 
 def _split_failed(report: Report) -> bool:
     """Whether the answers themselves speak against the split, not only failures."""
-    split = report.split
-    return bool(split.mixed or split.off() or (split.shares and split.unexpected()))
+    expectation, counts = report.expectation, report.counts
+    return bool(
+        expectation.shares
+        and (counts.mixed or off(expectation, counts) or unexpected(expectation, counts))
+    )
 
 
 def _share_words(report: Report, name: str) -> str:
     """A backend's share beside what was expected."""
-    split = report.split
-    share = split.counts[name] / report.connections
+    expectation, counts = report.expectation, report.counts
+    share = percent(counts.answers[name] / max(1, counts.total))
     return (
-        f"{_name(name)} has {percent(share)} of {report.connections} "
-        f"(true share {span(split.interval(name))}), expected {_exact(split.shares[name])}"
+        f"{shown_name(name)} has {share} of {counts.total} "
+        f"(true share {span(interval(expectation, counts, name))}), "
+        f"expected {_exact(expectation.shares[name])}"
     )
+
+
+def _off_words(report: Report, name: str) -> str:
+    """The same for a share that is off: by how much at least, and whether the margin holds it."""
+    expectation = report.expectation
+    share = expectation.shares[name]
+    low, high = interval(expectation, report.counts, name)
+    least = max(low - share, share - high)
+    words = f"{_share_words(report, name)}: off by {_points(least)} or more"
+    if max(share - low, high - share) < expectation.margin:
+        words += (
+            f", which is inside the margin of {_points(expectation.margin)}: "
+            "a --tolerance accepts such shares"
+        )
+    return words
+
+
+def _undecided(report: Report) -> Iterator[Remark]:
+    """Why there is no verdict yet, and what would bring one."""
+    expectation, counts = report.expectation, report.counts
+    if judge(expectation, counts) is not Verdict.INCONCLUSIVE:
+        return  # the counts are decided; a finding or a notice says what speaks against them
+    for name in expectation.shares:
+        yield Remark("undecided", name, _share_words(report, name))
+    enough = would_decide(expectation, counts)
+    if enough is not None:
+        text = f"about {_round_up(enough)} connections with these shares would decide it"
+    elif counts.errors:
+        text = (
+            f"the {_connections(counts.errors)} that failed keep it open, each may have been meant "
+            "for any backend: more connections would not decide it, mend the failures first"
+        )
+    else:
+        text = "more connections with these shares would not decide it: another --margin would"
+    yield Remark("undecided", None, text)
 
 
 def _failure_words(report: Report, outcome: Outcome, count: int) -> str:
     """One way to fail: how often, what was met, and the usual cause."""
-    detail = report.examples.get(outcome, "")
+    detail = visible(report.examples.get(outcome, ""))
     met = f" ({detail})" if detail else ""
     return f"{count} x {outcome}{met}: {HINTS[outcome]}"
 
 
 def _swapped(report: Report, first: str, second: str) -> Iterator[Remark]:
     """Whether two backends have each other's share, rather than each the same."""
-    split = report.split
-    swapped = {first: split.shares[second], second: split.shares[first]}
-    even = (split.shares[first] + split.shares[second]) / 2
-    if all(
-        split.interval(name).low <= share <= split.interval(name).high
-        and abs(split.counts[name] / split.total - share) < abs(even - share) / 2
-        for name, share in swapped.items()
-    ):
-        text = f"the counts fit the weights of {_name(first)} and {_name(second)} swapped"
-        yield Remark("swapped", None, text)
+    expectation, counts = report.expectation, report.counts
+    swapped = {first: expectation.shares[second], second: expectation.shares[first]}
+    even = sum(swapped.values()) / 2
+    for name, share in swapped.items():
+        low, high = interval(expectation, counts, name)
+        observed = counts.answers[name] / counts.total
+        if not (low <= share <= high and abs(observed - share) < abs(even - share) / 2):
+            return
+    text = f"the counts fit the weights of {shown_name(first)} and {shown_name(second)} swapped"
+    yield Remark("swapped", None, text)
 
 
 def _connections(count: int) -> str:
@@ -266,14 +696,16 @@ def _connections(count: int) -> str:
     return f"{count} connection" + ("" if count == 1 else "s")
 
 
-def _name(name: str) -> str:
-    """A backend's name; a plain echo has none."""
-    return printable(name) or "(no name)"
+def _points(share: float) -> str:
+    """A difference of shares as people read it."""
+    points = f"{100 * share:.2g}"
+    return f"{points} point" + ("" if points == "1" else "s")
 
 
-def span(interval: Interval) -> str:
-    """An interval as people read it."""
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+def _round_up(count: int) -> int:
+    """A number of connections without digits that mean nothing."""
+    unit: int = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // unit) * unit
 
 
 def _exact(share: float) -> str:

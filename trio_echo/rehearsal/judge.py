@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import trio
 
-from trio_echo.prober import ProbeTLS, Verdict, probe
+from trio_echo.prober.config import ProbeTLS
+from trio_echo.prober.schedule import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio_echo.prober import ProbeConfig, Report, Tally
+    from trio_echo.prober.config import ProbeConfig
+    from trio_echo.prober.schedule import Tally
+    from trio_echo.prober.words import Report
     from trio_echo.rehearsal.route import Chain, Listener, Route
     from trio_echo.rehearsal.testbed import Testbed
 
@@ -160,8 +163,7 @@ async def judge(
     async with quiet:
         check = await _settled(testbed, beside, report, before)
     if not (check.agrees or report.interrupted):
-        notices = [*report.notices, _DISAGREE]
-        report = replace(report, verdict=Verdict.UNMEASURED, notices=notices)
+        report = report.unmeasured(_DISAGREE)
     return report, check
 
 
@@ -173,12 +175,13 @@ async def _settled(
     What a client gave up may still be in a backlog: wait a moment for it.
     """
     deadline = trio.current_time() + _SETTLE
+    counts = report.counts
     while True:
         now = await _counts(testbed, beside)
         check = compare(
             testbed.route,
-            report.counts + Counter(report.late) + (now.answered - before.answered),
-            report.launched + report.contacts + now.launched - before.launched,
+            counts.answers + counts.late + (now.answered - before.answered),
+            counts.launched + counts.contacts + now.launched - before.launched,
             accepted=now.accepted - before.accepted,
             dialled=now.dialled - before.dialled,
         )

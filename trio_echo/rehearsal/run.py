@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from trio_echo.prober import Report, Tally
+    from trio_echo.prober.schedule import Tally
+    from trio_echo.prober.words import Report
     from trio_echo.rehearsal.judge import Configure, CrossCheck, Target
     from trio_echo.rehearsal.route import Listener, Plan
     from trio_echo.rehearsal.shift import Step, Walk

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from trio_echo.prober.svg import COLOURS, Canvas, steps
+from trio_echo.prober.picture import COLOURS, Canvas, steps
 from trio_echo.prober.words import percent
 from trio_echo.rehearsal.judge import judge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
-    from trio_echo.prober import Report, Tally
+    from trio_echo.prober.schedule import Tally
+    from trio_echo.prober.words import Report
     from trio_echo.rehearsal.judge import Configure, CrossCheck, Target
     from trio_echo.rehearsal.route import Route
     from trio_echo.rehearsal.testbed import Testbed
@@ -131,7 +132,11 @@ class Walk:
             testbed, target, self._configure, watch=seen, beside=self._clients
         )
         step = Step(
-            weights=report.expect, began=began, ended=self._now(), report=report, check=check
+            weights=report.expectation.weights,
+            began=began,
+            ended=self._now(),
+            report=report,
+            check=check,
         )
         self.steps.append(step)
         return step
@@ -157,7 +162,7 @@ class Walk:
         """Keep the counts of this moment."""
         counts = Counter(self._clients.answered)
         for tally in self._tallies:
-            counts.update(tally.split.counts)
+            counts.update(tally.counts.answers)
         self.samples.append(Sample(self._now(), counts))
 
     def _now(self) -> float:
@@ -361,11 +366,11 @@ class _Plot:
         canvas.line(left, _TOP - 8, left, _TOP + _HEIGHT, "hair dash s-muted")
         canvas.text(left + 4, _TOP - 4, str(number), "small muted")
         for place, name in enumerate(self._names):
-            low, high = step.report.split.tolerance(name)
+            low, high = step.report.expectation.band(name)
             colour = _colour(place)
             height = self._y(low) - self._y(high)
             canvas.rect(left, self._y(high), right - left, height, f"{colour} faint")
-            expected = self._y(step.report.split.shares[name])
+            expected = self._y(step.report.expectation.shares[name])
             canvas.line(left, expected, right, expected, f"hair dash s-{colour}")
 
     def _draw_table(self, y: float) -> float:
