@@ -18,7 +18,7 @@ from trial.moves import MOVES, PROMISES, delays, lengths
 from trial.runs import compute, differences, try_out
 
 from trio_echo.monitor.change import FALSE_ALARMS
-from trio_echo.prober.split import DEFAULT_ALPHA, DEFAULT_MARGIN
+from trio_echo.prober.split import DEFAULT_ALPHA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compared = options.sockets * len(CASES)
     print(table(figures))
     print(
-        f"\n{options.runs} runs of each case, seeds 0 to {options.runs - 1}, margin "
-        f"{100 * DEFAULT_MARGIN:g} points, alpha {options.alpha:g}, the judge fed with the "
-        f"balancer's draws. Over real sockets {compared - len(different)} of {compared} runs "
+        f"\n{options.runs} runs of each case, seeds 0 to {options.runs - 1}, a margin of 5 points "
+        f"or half the smaller weight, alpha {options.alpha:g}, the judge fed with the balancer's "
+        f"draws. Over real sockets {compared - len(different)} of {compared} runs "
         "came to the same verdict and words after the same number of connections.\n"
     )
     for line in different:

@@ -16,6 +16,8 @@ __all__ = ["CASES", "Case"]
 
 TWO = {"one": 80, "two": 20}
 THREE = {"one": 60, "two": 25, "three": 15}
+CANARY = {"one": 95, "two": 5}
+SMALL_CANARY = {"one": 99, "two": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Case:
         expect: the weights that were asked for.
         lines: how many lines the probe sends on each connection.
         in_flight: how many connections the probe has in flight.
+        tolerance: how far off a share may be without a FAIL.
+        sources: from how many addresses the probe connects, in turn.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Case:
     expect: Mapping[str, int]
     lines: int = 1
     in_flight: int = 16
+    tolerance: float = 0.0
+    sources: int = 1
 
 
 def _accept(name: str, make: Callable[[int], Balancer], expect: Mapping[str, int] = TWO) -> Case:
@@ -65,6 +71,16 @@ CASES = (
         lambda seed: Balancer(choose=weighted(TWO, seed), delays={"two": 0.2}),
     ),
     _accept("60/25/15, as asked", _draws(60, 25, 15), THREE),
+    _accept("95/5, as asked", _draws(95, 5), CANARY),
+    _accept("99/1, as asked", _draws(99, 1), SMALL_CANARY),
+    Case(
+        name="77.6/22.4 for 80/20, tolerance 3 points",
+        make=_draws(776, 224),
+        wrong=Verdict.FAIL,
+        right="accept",
+        expect=TWO,
+        tolerance=0.03,
+    ),
     _refuse("75/25: off by 5 points", _draws(75, 25)),
     _refuse("85/15: off by 5 points", _draws(85, 15)),
     _refuse("60/25/15 asked, 65/20/15 given", _draws(65, 20, 15), THREE),
@@ -72,6 +88,8 @@ CASES = (
     _refuse("50/50", _draws(50, 50)),
     _refuse("20/80: swapped", _draws(20, 80)),
     _refuse("all to one", _draws(100, 0)),
+    _refuse("95/5 asked, the canary is dead", _draws(100, 0), CANARY),
+    _refuse("99/1 asked, the canary is dead", _draws(100, 0), SMALL_CANARY),
     _refuse("sticky by source address", lambda seed: Balancer(choose=sticky(TWO, seed))),
     Case(
         name="80/20, drawn for each line (3 lines)",
@@ -96,6 +114,21 @@ CASES = (
         wrong=None,
         right="say it",
         expect=TWO,
+    ),
+    Case(
+        name="95/5, nineteen to one, one to two, in turns",
+        make=lambda _seed: Balancer(choose=rotating(CANARY)),
+        wrong=None,
+        right="say it",
+        expect=CANARY,
+    ),
+    Case(
+        name="80/20, sticky, from ten addresses",
+        make=lambda seed: Balancer(choose=sticky(TWO, seed)),
+        wrong=None,
+        right="say it",
+        expect=TWO,
+        sources=10,
     ),
     Case(
         name="80/20, each draw kept for ten",

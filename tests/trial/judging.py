@@ -56,12 +56,12 @@ class Judged(NamedTuple):
         return cls(report.verdict, report.connections, tuple(besides))
 
 
-def draw(balancer: Balancer, lines: int = 1) -> Result:
+def draw(balancer: Balancer, lines: int = 1, source: str = SOURCE) -> Result:
     """What one connection through the balancer comes to."""
-    name = balancer.choose(SOURCE)
+    name = balancer.choose(source)
     if name in balancer.resets:
         return Result(Outcome.RESET)
-    others = [balancer.choose(SOURCE) for _ in range(lines - 1)] if balancer.by_line else []
+    others = [balancer.choose(source) for _ in range(lines - 1)] if balancer.by_line else []
     mixed = any(other != name for other in others)
     return Result(Outcome.OK, name, mixed, answer=balancer.delays.get(name, 0.0))
 
@@ -72,31 +72,36 @@ def endings(balancer: Balancer, config: ProbeConfig) -> Iterator[tuple[int, Resu
     A closed loop in virtual time: a connection is launched when one ends.
     """
     flying: list[tuple[float, int, Result]] = []
+    sources = config.source_addresses or (SOURCE,)
     now = 0.0
     for index in range(config.budget or 0):
         if len(flying) == config.in_flight:
             now, ended, result = heappop(flying)
             yield ended, result
-        result = draw(balancer, config.lines)
+        result = draw(balancer, config.lines, sources[index % len(sources)])
         heappush(flying, (now + result.answer, index, result))
     while flying:
         _, ended, result = heappop(flying)
         yield ended, result
 
 
-def asked(case: Case, target: str, margin: float, alpha: float) -> ProbeConfig:
+def asked(case: Case, target: str, margin: float | None, alpha: float) -> ProbeConfig:
     """What the probe is asked about a case."""
     return ProbeConfig(
         target=target,
         expect=case.expect,
         margin=margin,
+        tolerance=case.tolerance,
         alpha=alpha,
         lines=case.lines,
+        source_addresses=[f"127.0.0.{number + 2}" for number in range(case.sources)]
+        if case.sources > 1
+        else (),
         concurrency=case.in_flight,
     )
 
 
-def fed(case: Case, seed: int, *, margin: float, alpha: float) -> Judged:
+def fed(case: Case, seed: int, *, margin: float | None, alpha: float) -> Judged:
     """Judge a balancer by its draws."""
     config = asked(case, "localhost:1", margin, alpha)
     tally = Tally(config, "fed")
@@ -107,7 +112,7 @@ def fed(case: Case, seed: int, *, margin: float, alpha: float) -> Judged:
     return Judged.of(tally.report())
 
 
-def over_sockets(case: Case, seed: int, *, margin: float, alpha: float) -> Judged:
+def over_sockets(case: Case, seed: int, *, margin: float | None, alpha: float) -> Judged:
     """Judge a balancer over loopback."""
     balancer = case.make(seed)
 

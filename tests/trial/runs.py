@@ -10,7 +10,7 @@ from trial.figures import Figures
 from trial.judging import draw, fed, over_sockets
 from trial.usual import USUAL
 
-from trio_echo.prober.split import DEFAULT_MARGIN, shares_of
+from trio_echo.prober.split import shares_of
 
 if TYPE_CHECKING:
     from balancer import Balancer
@@ -28,7 +28,7 @@ def try_out(number: int, runs: int, alpha: float) -> Figures:
         right=case.right,
         wrong=case.wrong,
         alpha=alpha,
-        runs=[fed(case, seed, margin=DEFAULT_MARGIN, alpha=alpha) for seed in range(runs)],
+        runs=[fed(case, seed, margin=None, alpha=alpha) for seed in range(runs)],
         accepted={
             name: sum(check(_requests(case.make(seed)), shares) for seed in range(runs))
             for name, check in USUAL.items()
@@ -50,8 +50,8 @@ def differences(number: int, runs: int, alpha: float) -> list[str]:
     case = CASES[number]
     different = []
     for seed in range(runs):
-        expected = fed(case, seed, margin=DEFAULT_MARGIN, alpha=alpha)
-        found = over_sockets(case, seed, margin=DEFAULT_MARGIN, alpha=alpha)
+        expected = fed(case, seed, margin=None, alpha=alpha)
+        found = over_sockets(case, seed, margin=None, alpha=alpha)
         if found != expected:
             different.append(f"{case.name}, seed {seed}: {found}, but fed {expected}")
     return different
