@@ -105,16 +105,15 @@ class Exchanger:
         failure = FailureError(Outcome.CONNECT_TIMEOUT, "")
         with trio.move_on_after(config.timeout) as scope:
             try:
-                wire = plain = await open_plain(address, self._sources[index % len(self._sources)])
-                if self._context is not None:
+                wire = await self.dial(address, index)
+                if config.tls is not None:
                     failure = FailureError(Outcome.TLS, "no handshake in time")
-                    wire = secure = TLSWire(plain.socket, self._context, self._server_name)
-                    await secure.handshake()
+                    wire = await self.secure(wire)
                 connected = sent = trio.current_time()
                 failure = FailureError(Outcome.READ_TIMEOUT, "")
                 for number in range(config.lines):
                     scope.deadline = sent + config.timeout
-                    found = await self._speak(wire, index, number)
+                    found = await self.speak(wire, index, number)
                     now = trio.current_time()
                     if not number:
                         name, answered = found, now - sent
@@ -135,8 +134,33 @@ class Exchanger:
                     wire.close()
         return Result(failure.outcome, lag=lag, detail=failure.detail)
 
-    async def _speak(self, wire: Wire, index: int, number: int) -> str:
-        """Send one line and wait for its answer.
+    async def dial(self, address: Address, index: int) -> PlainWire:
+        """Connect, from the source whose turn it is at this connection.
+
+        Raises:
+            FailureError: the source is no address of this machine.
+            OSError: as the kernel says.
+        """
+        return await open_plain(address, self._sources[index % len(self._sources)])
+
+    async def secure(self, wire: PlainWire) -> Wire:
+        """Shake hands, if the configuration has TLS. The wire is closed if that fails.
+
+        Raises:
+            trio.BrokenResourceError: it failed; its cause says why.
+        """
+        if self._context is None:
+            return wire
+        secure = TLSWire(wire.socket, self._context, self._server_name)
+        try:
+            await secure.handshake()
+        except BaseException:
+            secure.close()
+            raise
+        return secure
+
+    async def speak(self, wire: Wire, index: int, number: int) -> str:
+        """Send line `number` of connection `index`, and wait for its answer.
 
         Returns:
             The name in the answer.
