@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_echo.cli.rehearse import parse_container
+from trio_echo.rehearsal.dataplane import PLANES
 from trio_echo.rehearsal.documents import parse as parse_documents
 from trio_echo.rehearsal.plan import make_plan
 
@@ -26,14 +27,14 @@ def parse_once(arguments: Sequence[str], environment: Mapping[str, str]) -> Serv
     return _CONFIGS[key]
 
 
-def plan(*texts: str) -> Plan:
+def plan(*texts: str, plane: str | None = None) -> Plan:
     """The plan of manifests, each as if it were a file of its own."""
     documents = [
         document
         for number, text in enumerate(texts, start=1)
         for document in parse_documents(text, f"{number}.yaml")
     ]
-    return make_plan(documents, parse_once)
+    return make_plan(documents, parse_once, PLANES[plane] if plane else None)
 
 
 def deployment(name: str, version: str, args: str, *, more: str = "", pod: str = "") -> str:

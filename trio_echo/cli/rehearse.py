@@ -20,6 +20,7 @@ from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.split import DEFAULT_ALPHA
+from trio_echo.rehearsal.dataplane import DEFAULT, PLANES, run_by
 from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.route import Plan, built_in
 from trio_echo.rehearsal.run import Events, Result, run
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.config import ProbeTLS
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
+    from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.judge import CrossCheck, Target
     from trio_echo.rehearsal.route import Listener, Route
     from trio_echo.rehearsal.shift import Step
@@ -75,6 +77,16 @@ def rehearse(
     port: Annotated[
         int | None,
         typer.Option(metavar="PORT", help="Rehearse only what listens on this port."),
+    ] = None,
+    plane: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="Run Gateways as this data plane does: istio, or envoy-gateway."
+            " [default: what their class says]",
+            show_default=False,
+        ),
     ] = None,
     connections: Annotated[
         int | None,
@@ -120,7 +132,7 @@ def rehearse(
     130 interrupted.
     """
     expected = parse_expectation("expect", expect or ())
-    load = _loader(manifests or [], weights, port)
+    load = _loader(manifests or [], weights, port, _parse_plane(plane))
 
     def configure(
         *, target: str, expect: Mapping[str, float], tls: ProbeTLS | None = None
@@ -295,10 +307,23 @@ def _in_words(numbers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {number:g}" for name, number in numbers.items())
 
 
-def _loader(manifests: Sequence[str], weights: str | None, port: int | None) -> Callable[[], Plan]:
+def _parse_plane(name: str | None) -> Plane | None:
+    """The data plane that ``--as`` names.
+
+    Raises:
+        ConfigError: there is no such data plane.
+    """
+    if name is not None and name not in PLANES:
+        raise ConfigError("as", f"must be one of {', '.join(PLANES)}, got {name!r}")
+    return PLANES[name] if name else None
+
+
+def _loader(
+    manifests: Sequence[str], weights: str | None, port: int | None, plane: Plane | None
+) -> Callable[[], Plan]:
     """What reads the route, now and after each edit."""
     if not manifests:
-        route = built_in(_parse_weights(weights or _BUILT_IN))
+        route = run_by(plane or DEFAULT, built_in(_parse_weights(weights or _BUILT_IN)))
         return partial(_only, Plan(route), port)
     if weights is not None:
         raise ConfigError("weights", "are for the built-in route; the manifests have their own")
@@ -314,7 +339,7 @@ def _loader(manifests: Sequence[str], weights: str | None, port: int | None) -> 
                 " pip install 'trio-echo[rehearse]'"
             ) from None
         found = read_manifests(manifests, standard_input)
-        plan = make_plan(found.documents, parse_container)
+        plan = make_plan(found.documents, parse_container, plane)
         return _only(replace(plan, files=frozenset(found.files)), port)
 
     return load

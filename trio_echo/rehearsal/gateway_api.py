@@ -1,86 +1,43 @@
-"""Gateway API's Gateway, TCPRoute and TLSRoute -> listeners. Pure."""
+"""Gateway API's TCPRoutes and TLSRoutes -> listeners. Pure.
+
+A route that its parent would not accept is an error. A backend reference that
+leads nowhere is carried out as the data plane does: Istio resets its share of
+the connections, Envoy Gateway gives it to the others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from trio_echo.rehearsal.documents import Metadata, Strict
+from trio_echo.errors import ManifestError
+from trio_echo.rehearsal.dataplane import DEFAULT
+from trio_echo.rehearsal.documents import Lenient, Metadata, Strict
+from trio_echo.rehearsal.gateway_api_listeners import (
+    GROUP,
+    Place,
+    Port,
+    Reader,
+    check_hostname,
+    places,
+)
 from trio_echo.rehearsal.route import Chain, Destination, Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.documents import Document
-    from trio_echo.rehearsal.workloads import Service, Workloads
+    from trio_echo.rehearsal.envoy import Plane
 
 __all__ = ["gateway_api_listeners"]
 
-GROUP = "gateway.networking.k8s.io"
-
-Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
-
-class ListenerTls(Strict):
-    """What a listener does with TLS: only passing it through is carried out."""
-
-    mode: str = "Terminate"
-
-
-class Kind(Strict):
-    """A kind of route."""
-
-    kind: str
-    group: str = GROUP
-
-
-class Namespaces(Strict, rename={"from_": "from"}):
-    """Whose routes may attach."""
-
-    from_: Literal["All", "Same"] = "Same"
-
-
-class AllowedRoutes(Strict):
-    """Which routes may attach."""
-
-    namespaces: Namespaces = msgspec.field(default_factory=Namespaces)
-    kinds: list[Kind] | None = None
-
-
-class ListenerSpec(Strict):
-    """One port of a Gateway."""
-
-    name: str
-    port: Port
-    protocol: str
-    hostname: str | None = None
-    tls: ListenerTls | None = None
-    allowed_routes: AllowedRoutes = msgspec.field(default_factory=AllowedRoutes)
-
-
-class GatewaySpec(Strict):
-    """The listeners; the one gateway here is Envoy, whatever the class."""
-
-    noted: ClassVar[frozenset[str]] = frozenset(
-        {"gateway_class_name", "addresses", "infrastructure"}
-    )
-    gateway_class_name: str
-    listeners: list[ListenerSpec]
-    addresses: Any = None
-    infrastructure: Any = None
-
-
-class Gateway(Strict):
-    """The whole document."""
-
-    api_version: str
-    kind: str
-    metadata: Metadata
-    spec: GatewaySpec
+_MOST_RULES = 16
+_SERVICE = {("", "Service"), ("core", "Service")}
+_PARENTS = {(GROUP, "Gateway"), (GROUP, "ListenerSet"), *_SERVICE}
 
 
 class ParentRef(Strict):
@@ -108,23 +65,19 @@ class BackendRef(Strict):
 class Rule(Strict):
     """The weighted backends."""
 
-    backend_refs: Annotated[list[BackendRef], msgspec.Meta(min_length=1)]
+    backend_refs: Annotated[list[BackendRef], msgspec.Meta(min_length=1, max_length=16)]
     name: str | None = None
 
 
 class RouteSpec(Strict):
-    """Parents and rules of a route.
+    """Parents and rules of a route."""
 
-    Which of several rules applies is not defined for a route without matches,
-    so there is one.
-    """
-
-    rules: Annotated[list[Rule], msgspec.Meta(min_length=1, max_length=1)]
-    parent_refs: Annotated[list[ParentRef], msgspec.Meta(min_length=1)]
+    rules: Annotated[list[Rule], msgspec.Meta(min_length=1, max_length=_MOST_RULES)]
+    parent_refs: list[ParentRef] = msgspec.field(default_factory=list)
     hostnames: list[str] | None = None
 
 
-class Route(Strict):
+class Route(Lenient):
     """The whole document, a TCPRoute or a TLSRoute."""
 
     api_version: str
@@ -133,232 +86,331 @@ class Route(Strict):
     spec: RouteSpec
 
 
-@dataclass(slots=True, kw_only=True)
-class _Place:
-    """A port that a route may attach to: a Gateway's listener, or a Service in the mesh.
-
-    Attributes:
-        name: in words.
-        port: its number.
-        kind: the kind of the parent, ``Gateway`` or ``Service``.
-        parent: its namespace and name.
-        section: the listener's name; None for a Service.
-        takes: the kind of route that may attach.
-        hostname: the server names that it is for; None for all.
-        open: whether routes of other namespaces may attach.
-        document: the parent, for notices.
-        chains: what routes have attached so far, by the route's name.
-    """
-
-    name: str
-    port: int
-    kind: str
-    parent: tuple[str, str]
-    section: str | None
-    takes: frozenset[str]
-    hostname: str | None = None
-    open: bool = True
-    document: Document
-    chains: list[tuple[str, Chain]] = field(default_factory=list)
+class _UnusableError(ManifestError):
+    """A backend reference leads nowhere; the message says why."""
 
 
-def gateway_api_listeners(
-    documents: Sequence[Document], workloads: Workloads, note: Callable[[Document, str], None]
-) -> list[Listener]:
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """A backend reference and its place in the document."""
+
+    path: str
+    ref: BackendRef
+
+
+def gateway_api_listeners(reader: Reader) -> list[Listener]:
     """The listeners that Gateways, TCPRoutes and TLSRoutes of Gateway API describe.
-
-    Args:
-        documents: of any kind; those of other kinds are left alone.
-        workloads: the Services that backend references mean.
-        note: takes what is not carried out.
 
     Raises:
         ManifestError: one of them is wrong, or routes in a way that is not
             carried out.
     """
-    places: list[_Place] = []
-    for document in documents:
-        if document.kind == "Gateway":
-            places += _gateway_places(document, note)
-    for service in workloads.services:
-        places += _service_places(service)
-    for document in documents:
-        if document.kind in {"TCPRoute", "TLSRoute"}:
-            _attach(document, workloads, places)
-    for place in places:
-        if place.kind == "Gateway" and not place.chains:
-            note(place.document, f"listener {place.section}, to which no route attaches")
+    found = places(reader)
+    routes = [each for each in reader.documents if each.kind in {"TCPRoute", "TLSRoute"}]
+    # The oldest route wins; those that are applied at once are as old as each other.
+    routes.sort(key=lambda each: (_created(each), each.namespace, each.name))
+    for document in routes:
+        _Attachment(document, reader, found).attach()
+    for place in found:
+        if place.takes and place.section and not place.chains:
+            reader.note(place.document, f"listener {place.section}, to which no route attaches")
     return [
-        Listener(name=place.name, port=place.port, chains=tuple(chain for _, chain in place.chains))
-        for place in places
+        Listener(
+            name=place.name,
+            port=place.port,
+            chains=tuple(chain for _, chain in place.chains),
+            plane=place.plane.name,
+        )
+        for place in found
         if place.chains
     ]
 
 
-def _gateway_places(document: Document, note: Callable[[Document, str], None]) -> Iterator[_Place]:
-    """The listeners of a Gateway."""
-    read = document.read(Gateway)
-    for path in document.unread(read):
-        note(document, path)
-    for index, listener in enumerate(read.spec.listeners):
-        path = f"spec.listeners[{index}]"
-        if listener.protocol not in {"TCP", "TLS"}:
-            note(document, f"{path}, port {listener.port} of {listener.protocol}")
-            continue
-        mode = listener.tls.mode if listener.tls else "Terminate"
-        if listener.protocol == "TLS" and mode != "Passthrough":
+def _created(document: Document) -> str:
+    """When an object was created, if it says so; the latest where it does not."""
+    return str(document.content["metadata"].get("creationTimestamp") or "~")
+
+
+class _Attachment:
+    """Puts one route at the places that its parents name."""
+
+    def __init__(self, document: Document, reader: Reader, found: list[Place]) -> None:
+        self._document = document
+        self._reader = reader
+        self._found = found
+        self._name = f"{document.kind} {document.name}"
+        self._read = document.read(Route)
+        self._destinations: dict[str, tuple[Destination, ...]] = {}
+
+    def attach(self) -> None:
+        """Put it there."""
+        document, spec = self._document, self._read.spec
+        for path in document.unread(self._read):
+            self._reader.note(document, path)
+        self._check()
+        for index, parent in enumerate(spec.parent_refs):
+            path = f"spec.parentRefs[{index}]"
+            for place in self._meant(parent, path):
+                self._put(place)
+
+    def _check(self) -> None:
+        """Complain about what an API server refuses."""
+        document, spec = self._document, self._read.spec
+        several = document.api_version.endswith("/v1alpha2")
+        if document.kind == "TCPRoute" and spec.hostnames is not None:
+            raise document.error("spec.hostnames", "a TCPRoute has no hostnames")
+        if document.kind == "TLSRoute" and not spec.hostnames and not several:
+            raise document.error("spec.hostnames", "a TLSRoute must have at least one")
+        for index, hostname in enumerate(spec.hostnames or ()):
+            check_hostname(document, f"spec.hostnames[{index}]", hostname)
+        if len(spec.rules) > 1 and not several:
+            raise document.error("spec.rules", "must have at most one entry")
+        if not spec.parent_refs:
             raise document.error(
-                f"{path}.tls.mode",
-                f"only Passthrough is rehearsed, got {mode}:"
-                " TLS that ends at the gateway is not carried out",
+                "spec", "has no parentRefs: the route attaches nowhere, and nothing is routed"
             )
-        kind = "TCPRoute" if listener.protocol == "TCP" else "TLSRoute"
-        allowed = listener.allowed_routes
-        kinds = {each.kind for each in allowed.kinds or ()} or {kind}
-        yield _Place(
-            name=f"Gateway {document.namespace}/{document.name} port {listener.port}"
-            f" ({listener.name})",
-            port=listener.port,
-            kind="Gateway",
-            parent=(document.namespace, document.name),
-            section=listener.name,
-            takes=frozenset({kind} & kinds),
-            hostname=listener.hostname if listener.protocol == "TLS" else None,
-            open=allowed.namespaces.from_ == "All",
+        for each in self._refs():
+            if (each.ref.group, each.ref.kind) in _SERVICE and each.ref.port is None:
+                raise document.error(each.path, "must have port for Service reference")
+        self._check_parents()
+
+    def _check_parents(self) -> None:
+        """Complain about two references to one parent that do not tell its parts apart."""
+        seen: set[tuple[object, ...]] = set()
+        parents = self._read.spec.parent_refs
+        for index, each in enumerate(parents):
+            parent = (each.group, each.kind, each.namespace or self._document.namespace, each.name)
+            part = (*parent, each.section_name, each.port)
+            if part in seen:
+                raise self._document.error(
+                    f"spec.parentRefs[{index}]",
+                    f"refers to {each.kind} {each.name} like another: sectionName or port must"
+                    " be specified, and unique",
+                )
+            seen.add(part)
+
+    def _refs(self) -> Iterator[_Numbered]:
+        """Every backend reference of every rule."""
+        for number, rule in enumerate(self._read.spec.rules):
+            for index, each in enumerate(rule.backend_refs):
+                yield _Numbered(f"spec.rules[{number}].backendRefs[{index}]", each)
+
+    def _meant(self, parent: ParentRef, path: str) -> list[Place]:
+        """The places that a parent reference means.
+
+        Raises:
+            ManifestError: there are none.
+        """
+        document = self._document
+        kind = "ListenerSet" if parent.kind == "XListenerSet" else parent.kind
+        if (parent.group.replace(".x-k8s.", ".k8s."), kind) not in _PARENTS:
+            group = f" of {parent.group}" if parent.group else ""
+            raise document.error(path, f"a parent of kind {parent.kind}{group} is not carried out")
+        wanted = (parent.namespace or document.namespace, parent.name)
+        named = [each for each in self._found if (each.kind, each.parent) == (kind, wanted)]
+        if not named:
+            return [self._stand_in(parent, kind, wanted, path)]
+        fitting = [
+            each
+            for each in named
+            if parent.section_name in {None, each.section} and parent.port in {None, each.port}
+        ]
+        what = f"{kind} {'/'.join(wanted)}"
+        there = ", ".join(each.in_words() for each in named)
+        if not fitting:
+            field, value = ("sectionName", parent.section_name)
+            if value is None or any(each.section == value for each in named):
+                field, value = ("port", str(parent.port))
+            raise document.error(
+                f"{path}.{field}", f"{what} has no listener {value}; found: {there}"
+            )
+        taking = [each for each in fitting if document.kind in each.takes]
+        there = ", ".join(each.in_words() for each in fitting)
+        if not taking:
+            raise document.error(path, f"{what} takes no {document.kind} at: {there}")
+        found = [each for each in taking if each.admits(document.namespace)]
+        if not found:
+            raise document.error(
+                path,
+                f"{what} admits no route of namespace {document.namespace} at: {there};"
+                " its allowedRoutes.namespaces decide",
+            )
+        found = [each for each in found if self._names(each) is not None]
+        if not found:
+            names = ", ".join(sorted({str(each.hostname) for each in taking}))
+            raise document.error("spec.hostnames", f"none falls under {names} of {what}")
+        return found
+
+    def _stand_in(self, parent: ParentRef, kind: str, wanted: tuple[str, str], path: str) -> Place:
+        """A listener in place of one that is in none of the documents.
+
+        Only where there is none of its kind at all: else the name is wrong.
+        """
+        document = self._document
+        there = sorted({"/".join(each.parent) for each in self._found if each.kind == kind})
+        if there or any(each.kind == kind for each in self._reader.documents):
+            raise document.error(
+                f"{path}.name",
+                f"there is no {kind} {'/'.join(wanted)}; found: {', '.join(there) or 'none'}",
+            )
+        (first, *_) = self._refs()
+        port = parent.port or first.ref.port or 1
+        plane = self._reader.plane or DEFAULT
+        section = f", listener {parent.section_name}," if parent.section_name else ""
+        self._reader.say(
+            f"{kind} {'/'.join(wanted)}{section} is in none of the documents: a listener for"
+            f" {self._name} stands in, run as {plane.title} does"
+        )
+        place = Place(
+            name=f"{kind} {'/'.join(wanted)} port {port} ({parent.section_name or 'stand-in'})",
+            port=port,
+            kind=kind,
+            parent=wanted,
+            gateway=wanted,
+            section=parent.section_name,
+            protocol="TCP" if document.kind == "TCPRoute" else "TLS",
+            takes=frozenset({document.kind}),
+            admits=lambda _: True,
+            plane=plane,
             document=document,
         )
+        self._found.append(place)
+        return place
 
-
-def _service_places(service: Service) -> Iterator[_Place]:
-    """The ports of a Service, to which routes of the mesh attach."""
-    for port in service.ports:
-        yield _Place(
-            name=f"Service {service.namespace}/{service.name} port {port.port}",
-            port=port.port,
-            kind="Service",
-            parent=(service.namespace, service.name),
-            section=None,
-            takes=frozenset({"TCPRoute", "TLSRoute"}),
-            document=service.document,
-        )
-
-
-def _attach(document: Document, workloads: Workloads, places: Sequence[_Place]) -> None:
-    """Put a route at the places that its parents name."""
-    read = document.read(Route)
-    if document.kind == "TCPRoute" and read.spec.hostnames is not None:
-        raise document.error("spec.hostnames", "a TCPRoute has no hostnames")
-    if document.kind == "TLSRoute" and not read.spec.hostnames:
-        raise document.error("spec.hostnames", "a TLSRoute must have at least one")
-    destinations = _destinations(document, read.spec.rules[0].backend_refs, workloads)
-    for index, parent in enumerate(read.spec.parent_refs):
-        for place in _meant(document, parent, f"spec.parentRefs[{index}]", places):
-            sni = _common(read.spec.hostnames, place.hostname)
-            if sni is None:
-                raise document.error(
-                    "spec.hostnames", f"none falls under {place.hostname} of {place.name}"
+    def _put(self, place: Place) -> None:
+        """Put the route at a place, unless an older one has it."""
+        names = self._names(place) or ()
+        for older, chain in place.chains:
+            taken = [name for name in chain.sni or ("",) if name in (names or ("",))]
+            if taken:
+                which = f" for {', '.join(taken)}" if taken != [""] else ""
+                self._reader.say(
+                    f"{self._name} gets nothing at {place.name}{which}: {older} is older, or"
+                    " comes before it by its name"
                 )
-            for name, chain in place.chains:
-                if set(chain.sni or ("",)) & set(sni or ("",)):
-                    raise document.error(
-                        f"spec.parentRefs[{index}]", f"{place.name} is already routed by {name}"
-                    )
-            chain = Chain(destinations=destinations, sni=sni)
-            place.chains.append((f"{document.kind} {document.name}", chain))
-
-
-def _meant(
-    document: Document, parent: ParentRef, path: str, places: Sequence[_Place]
-) -> list[_Place]:
-    """The places that a parent reference means.
-
-    Raises:
-        ManifestError: there are none.
-    """
-    if (parent.group, parent.kind) not in {
-        (GROUP, "Gateway"),
-        ("", "Service"),
-        ("core", "Service"),
-    }:
-        raise document.error(path, f"a parent of kind {parent.kind} is not carried out")
-    wanted = (parent.namespace or document.namespace, parent.name)
-    named = [each for each in places if (each.kind, each.parent) == (parent.kind, wanted)]
-    fitting = [
-        each
-        for each in named
-        if parent.section_name in {None, each.section} and parent.port in {None, each.port}
-    ]
-    found = [
-        each
-        for each in fitting
-        if document.kind in each.takes and (each.open or each.parent[0] == document.namespace)
-    ]
-    if found:
-        return found
-    if not named:
-        there = sorted({"/".join(each.parent) for each in places if each.kind == parent.kind})
-        raise document.error(
-            f"{path}.name",
-            f"there is no {parent.kind} {'/'.join(wanted)} with a TCP or TLS port;"
-            f" found: {', '.join(there) or 'none'}",
+                names = tuple(name for name in names if name not in taken)
+                if not names:
+                    return
+        chain = Chain(
+            destinations=self._split(place.plane),
+            sni=names,
+            tls=place.tls,
+            passthrough=place.tls is None and self._document.kind == "TLSRoute",
+            pooled=place.plane.pools,
         )
-    ports = ", ".join(f"{each.section or 'port'} ({each.port})" for each in named)
-    if not fitting:
-        raise document.error(path, f"{parent.kind} {parent.name} has no such port; found: {ports}")
-    raise document.error(
-        path, f"{parent.kind} {parent.name} admits no {document.kind} from here at: {ports}"
-    )
+        self._say_lost(chain, place.plane)
+        place.chains.append((self._name, chain))
 
+    def _names(self, place: Place) -> tuple[str, ...] | None:
+        """The server names that the route and a listener have in common.
 
-def _destinations(
-    document: Document, backends: Sequence[BackendRef], workloads: Workloads
-) -> tuple[Destination, ...]:
-    """A rule's destinations with their weights."""
-    total = sum(each.weight for each in backends)
-    if not total:
-        raise document.error("spec.rules[0].backendRefs", "the weights add up to 0")
-    found: list[Destination] = []
-    for index, each in enumerate(backends):
-        path = f"spec.rules[0].backendRefs[{index}]"
-        if (each.group, each.kind) != ("", "Service"):
-            raise document.error(f"{path}.kind", f"only Service is carried out, got {each.kind}")
-        if each.namespace not in {None, document.namespace}:
-            raise document.error(
-                f"{path}.namespace",
-                "another namespace needs a ReferenceGrant, which is not carried out",
+        Returns:
+            An empty tuple for all connections; None if there is nothing in common.
+        """
+        wanted = self._read.spec.hostnames
+        if not wanted:
+            return (place.hostname,) if place.hostname else ()
+        if place.hostname is None:
+            return tuple(wanted)
+        common = [each for each in wanted if _under(each, place.hostname)]
+        common += [
+            place.hostname
+            for each in wanted
+            if each != place.hostname and _under(place.hostname, each)
+        ]
+        return tuple(dict.fromkeys(common)) or None
+
+    def _split(self, plane: Plane) -> tuple[Destination, ...]:
+        """The destinations with their weights, as a data plane reads them."""
+        if plane.name not in self._destinations:
+            self._destinations[plane.name] = self._read_destinations(plane)
+        return self._destinations[plane.name]
+
+    def _read_destinations(self, plane: Plane) -> tuple[Destination, ...]:
+        """The same, read for the first time."""
+        refs = list(self._refs())
+        if len(self._read.spec.rules) > 1:
+            refs = self._choose_rules(refs, plane)
+        weighted = [each for each in refs if each.ref.weight]
+        if not weighted:
+            raise self._document.error(
+                "spec.rules[0].backendRefs",
+                "the weights add up to 0: every connection is rejected",
             )
-        service = workloads.service(
-            each.name, document.namespace, _complaint(document, f"{path}.name")
-        )
-        port = workloads.port(service, each.port, _complaint(document, f"{path}.port"))
-        found.append(
-            Destination(
-                name=f"outbound|{port.port}||{service.host}",
-                weight=each.weight,
-                endpoints=workloads.endpoints(service, port, _complaint(document, path)),
+        found: list[Destination] = []
+        problems: list[tuple[str, str]] = []
+        for each in refs:
+            try:
+                found.append(self._destination(each, plane))
+            except _UnusableError as problem:
+                problems.append((each.path, str(problem)))
+                name = f"{each.path} of {self._name}"
+                found.append(Destination(name=name, weight=each.ref.weight, endpoints=()))
+        if not any(each.endpoints for each in found if each.weight):
+            path, reason = problems[0]
+            raise self._document.error(path, reason)
+        for path, reason in problems:
+            fate = "its share goes to the others" if plane.pools else "its share is reset"
+            self._reader.say(f"{self._name}: {path}: {reason}; with {plane.title} {fate}")
+        return tuple(found)
+
+    def _choose_rules(self, refs: list[_Numbered], plane: Plane) -> list[_Numbered]:
+        """What several rules mean, which have no condition to tell them apart."""
+        if not plane.pools:
+            self._reader.say(
+                f"{self._name}: spec.rules[1] and later ones get nothing: none has a condition,"
+                f" and {plane.title} takes the first"
             )
+            return [each for each in refs if each.path.startswith("spec.rules[0]")]
+        if self._document.kind == "TCPRoute":
+            raise self._document.error(
+                "spec.rules", f"{plane.title} supports one and only one rule"
+            )
+        self._reader.say(
+            f"{self._name}: {plane.title} takes the backends of all its rules together"
         )
-    return tuple(found)
+        return refs
 
+    def _destination(self, numbered: _Numbered, plane: Plane) -> Destination:
+        """One destination.
 
-def _complaint(document: Document, path: str) -> Callable[[str], ManifestError]:
-    """Makes errors at a path."""
-    return lambda reason: document.error(path, reason)
+        Raises:
+            _UnusableError: it leads nowhere.
+        """
+        ref = numbered.ref
+        if (ref.group, ref.kind) not in _SERVICE:
+            group = f" of {ref.group}" if ref.group else ""
+            raise _UnusableError(f"only kind Service is carried out, got {ref.kind}{group}")
+        namespace = ref.namespace or self._document.namespace
+        kind = self._document.kind
+        if not self._reader.grants.allow(
+            kind, self._document.namespace, ("", "Service", ref.name), namespace
+        ):
+            raise _UnusableError(
+                f"no ReferenceGrant in namespace {namespace} allows a {kind} of namespace"
+                f" {self._document.namespace} to refer to Service {ref.name}"
+            )
+        workloads = self._reader.workloads
+        service = workloads.service(ref.name, namespace, _UnusableError)
+        port = workloads.port(service, ref.port, _UnusableError)
+        if plane.pools:
+            return Destination(
+                name=f"{service.host}:{port.port}",
+                weight=ref.weight,
+                endpoints=workloads.endpoints(service, port, _UnusableError),
+            )
+        return self._reader.rules.destination(service, port, None, ref.weight, _UnusableError)
 
-
-def _common(hostnames: Sequence[str] | None, hostname: str | None) -> tuple[str, ...] | None:
-    """The server names that a route and a listener have in common.
-
-    Returns:
-        An empty tuple for all connections; None if there is nothing in common.
-    """
-    if not hostnames:
-        return ()
-    if hostname is None:
-        return tuple(hostnames)
-    common = [each for each in hostnames if _under(each, hostname)]
-    common += [hostname for each in hostnames if each != hostname and _under(hostname, each)]
-    return tuple(dict.fromkeys(common)) or None
+    def _say_lost(self, chain: Chain, plane: Plane) -> None:
+        """Say which references count for less, since an earlier one has their endpoints."""
+        refs = list(self._refs())
+        for each, before, after in zip(refs, chain.destinations, chain.reached(), strict=False):
+            if len(after.endpoints) < len(before.endpoints):
+                self._reader.say(
+                    f"{self._name}: {each.path} leads to endpoints of an earlier reference:"
+                    f" {plane.title} keeps them once, at the first, so its weight"
+                    f" {before.weight} is {'lost' if not after.endpoints else 'for fewer'}"
+                )
 
 
 def _under(name: str, pattern: str) -> bool:

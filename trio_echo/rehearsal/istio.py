@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from trio_echo.rehearsal.destination_rules import DestinationRules
 from trio_echo.rehearsal.documents import Metadata, Strict
 from trio_echo.rehearsal.route import Chain, Listener
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trio_echo.errors import ManifestError
+    from trio_echo.rehearsal.destination_rules import DestinationRules
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.route import Destination
     from trio_echo.rehearsal.workloads import Service, Workloads
@@ -163,20 +163,23 @@ class _Place:
 
 
 def istio_listeners(
-    documents: Sequence[Document], workloads: Workloads, note: Callable[[Document, str], None]
+    documents: Sequence[Document],
+    workloads: Workloads,
+    rules: DestinationRules,
+    note: Callable[[Document, str], None],
 ) -> list[Listener]:
     """The listeners that Istio's Gateways and VirtualServices describe.
 
     Args:
         documents: of any kind; those of other kinds and groups are left alone.
         workloads: the Services that destinations mean.
+        rules: the policies that shape destinations.
         note: takes what is not carried out.
 
     Raises:
         ManifestError: one of them is wrong, or routes in a way that is not
             carried out.
     """
-    rules = DestinationRules(documents, workloads, note)
     places: list[_Place] = []
     for document in documents:
         if document.kind == "Gateway":

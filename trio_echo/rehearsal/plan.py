@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import ManifestError
+from trio_echo.rehearsal.destination_rules import DestinationRules
+from trio_echo.rehearsal.documents import Lenient, Metadata
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
+from trio_echo.rehearsal.gateway_api_listeners import Reader
 from trio_echo.rehearsal.istio import istio_listeners
 from trio_echo.rehearsal.route import Plan, Route
 from trio_echo.rehearsal.workloads import read_workloads
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.workloads import ParseServe
 
 __all__ = ["make_plan"]
@@ -31,9 +35,29 @@ _VERSIONS = {
         f"{_GATEWAY_API}/v1alpha2",
         f"{_GATEWAY_API}/v1alpha3",
     },
+    (_GATEWAY_API, "GatewayClass"): {f"{_GATEWAY_API}/v1", f"{_GATEWAY_API}/v1beta1"},
+    (_GATEWAY_API, "ListenerSet"): {f"{_GATEWAY_API}/v1"},
+    (_GATEWAY_API, "ReferenceGrant"): {
+        f"{_GATEWAY_API}/v1",
+        f"{_GATEWAY_API}/v1beta1",
+        f"{_GATEWAY_API}/v1alpha2",
+    },
+    ("gateway.networking.x-k8s.io", "XListenerSet"): {"gateway.networking.x-k8s.io/v1alpha1"},
     ("apps", "Deployment"): {"apps/v1"},
+    ("", "Namespace"): {"v1"},
     ("", "Service"): {"v1"},
 }
+_ROOMS = {
+    "networking.istio.io": "istio",
+    _GATEWAY_API: "gateway-api",
+    "gateway.networking.x-k8s.io": "gateway-api",
+}
+
+
+class NamespaceDocument(Lenient):
+    """A Namespace, of which the labels count."""
+
+    metadata: Metadata
 
 
 class _Notes:
@@ -42,6 +66,11 @@ class _Notes:
     def __init__(self) -> None:
         self._fields: dict[tuple[str, str], list[str]] = {}
         self._unknown: list[str] = []
+        self._said: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Anything else, as it is."""
+        self._said.append(line)
 
     def unknown(self, document: Document) -> None:
         """A document of a kind that is not rehearsed."""
@@ -62,22 +91,24 @@ class _Notes:
         ]
         if self._unknown:
             lines.insert(0, f"not carried out: {', '.join(self._unknown)}")
-        return tuple(lines)
+        return (*dict.fromkeys(self._said), *lines)
 
 
-def make_plan(documents: Sequence[Document], parse: ParseServe) -> Plan:
+def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | None = None) -> Plan:
     """Work out what the documents would do in a cluster.
 
     Args:
         documents: all that would be applied.
         parse: reads the command line of ``serve``.
+        plane: who runs every Gateway of Gateway API; None to go by its class.
 
     Raises:
         ManifestError: a document is wrong, two describe the same object, or no
             route leads anywhere.
     """
     notes = _Notes()
-    known: dict[str, list[Document]] = {"networking.istio.io": [], _GATEWAY_API: [], "": []}
+    known: dict[str, list[Document]] = {"istio": [], "gateway-api": [], "workloads": []}
+    namespaces: dict[str, dict[str, str]] = {}
     seen: dict[tuple[str, str, str, str], Document] = {}
     for document in documents:
         group = document.api_version.rpartition("/")[0]
@@ -94,11 +125,24 @@ def make_plan(documents: Sequence[Document], parse: ParseServe) -> Plan:
         if key in seen:
             raise document.error("metadata.name", f"is also at {seen[key].place()}")
         seen[key] = document
-        known[group if group in known else ""].append(document)
-    workloads = read_workloads(known[""], parse, notes.note)
+        if document.kind == "Namespace":
+            namespaces[document.name] = document.read(NamespaceDocument).metadata.labels or {}
+        else:
+            known[_ROOMS.get(group, "workloads")].append(document)
+    workloads = read_workloads(known["workloads"], parse, notes.note)
+    rules = DestinationRules(known["istio"], workloads, notes.note)
+    reader = Reader(
+        documents=known["gateway-api"],
+        namespaces=namespaces,
+        plane=plane,
+        workloads=workloads,
+        rules=rules,
+        note=notes.note,
+        say=notes.say,
+    )
     listeners = [
-        *istio_listeners(known["networking.istio.io"], workloads, notes.note),
-        *gateway_api_listeners(known[_GATEWAY_API], workloads, notes.note),
+        *istio_listeners(known["istio"], workloads, rules, notes.note),
+        *gateway_api_listeners(reader),
     ]
     if not listeners:
         raise ManifestError(_nothing_routed(documents))

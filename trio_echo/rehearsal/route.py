@@ -171,7 +171,9 @@ class Chain:
         destinations: with weights of which at least one is above 0.
         sni: the TLS server names it is for, a leading ``*.`` allowed; none
             means every connection, TLS or not.
-        tls: how TLS ends at the gateway; None where it is passed through.
+        tls: how TLS ends at the gateway; None where it does not.
+        passthrough: whether clients speak TLS with the endpoints, whatever
+            name they ask for; with server names it is a matter of course.
         pooled: whether the destinations are localities of one cluster. Then
             one without endpoints leaves its share to the others, and an
             endpoint of several counts for the first of them only.
@@ -180,6 +182,7 @@ class Chain:
     destinations: tuple[Destination, ...]
     sni: tuple[str, ...] = ()
     tls: Termination | None = None
+    passthrough: bool = False
     pooled: bool = False
 
     @property
