@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.order import Point
 from trio_echo.prober.schedule import Tally
+from trio_echo.prober.words import Report, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trio_echo.prober.words import Report
+    from trio_echo.prober.counts import Counts
+    from trio_echo.prober.split import Expectation
 
-__all__ = ["drawn", "made", "ok"]
+__all__ = ["drawn", "made", "ok", "summed"]
 
 
 def ok(name: str, *, mixed: bool = False) -> Result:
@@ -39,3 +42,23 @@ def drawn(weights: dict[str, float], count: int, seed: int) -> list[str]:
     """Independent draws by weight."""
     draw = random.Random(seed)  # noqa: S311 - a simulation with fixed seeds, no secret
     return draw.choices(list(weights), list(weights.values()), k=count)
+
+
+def summed(
+    counts: Counts, expectation: Expectation, *, tag: str = "run", **settings: Any
+) -> Report:
+    """The report of one run that came to these counts, in whatever order."""
+    run = Run(
+        tag=tag,
+        target="echo.test:9000",
+        address="127.0.0.1:9000",
+        began="2026-08-01T12:00:00.000+00:00",
+        elapsed=1.5,
+        counts=counts,
+        examples={},
+        points=[Point(counts.total, counts.errors, dict(counts.answers))],
+        changes=None,
+        notices=(),
+        **{"error_limit": None, "interrupted": False, **settings},
+    )
+    return Report(expectation, (run,))

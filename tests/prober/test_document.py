@@ -16,7 +16,9 @@ from reports import drawn, made, ok
 
 from trio_echo.errors import TrioEchoError
 from trio_echo.prober.counts import Outcome, Result
-from trio_echo.prober.document import from_json, to_json
+from trio_echo.prober.document import error_json, from_json, merge, to_json
+from trio_echo.prober.junit import to_junit
+from trio_echo.prober.picture import to_svg
 from trio_echo.prober.split import Verdict
 
 if TYPE_CHECKING:
@@ -102,23 +104,34 @@ def test_other_formats_are_refused() -> None:
         from_json('{"format": 1}')
 
 
+def places(value: object) -> list[Any]:
+    """The fields of an object, the places of a list; none for all else."""
+    if isinstance(value, dict):
+        return sorted(set(value) - {"format"})
+    return list(range(len(value))) if isinstance(value, list) else []
+
+
 @examples(0.5)
 @given(data=st.data())
 def test_damage_is_refused(data: st.DataObject) -> None:
     """A field gone or of another kind gives one clear error, never a traceback."""
     document = json.loads(to_json(made(drawn(EIGHTY_TWENTY, 50, 1), expect=EIGHTY_TWENTY)))
     place: Any = document
-    path = [data.draw(st.sampled_from(sorted(set(place) - {"format"})))]
-    while isinstance(place[path[-1]], dict) and place[path[-1]]:
-        place = place[path[-1]]
-        path.append(data.draw(st.sampled_from(sorted(place))))
+    while True:
+        at = data.draw(st.sampled_from(places(place)))
+        if not places(place[at]) or data.draw(st.integers(0, 9)) == 0:
+            break
+        place = place[at]
     if data.draw(st.booleans()):
-        del place[path[-1]]
+        del place[at]
     else:
-        place[path[-1]] = data.draw(st.sampled_from([-1, "x", [1], {}, None, 1e400]))
+        place[at] = data.draw(st.sampled_from([-1, 0.5, "x", [1], {"a": 1}, {}, None, True, 1e400]))
     # Some values do no harm (a field that is text anyway); the rest must be refused.
     with suppress(TrioEchoError):
-        str(from_json(json.dumps(document)))
+        report = from_json(json.dumps(document))
+        assert str(merge({"a": report})) == str(report)
+        to_svg(report)
+        to_junit(report)
 
 
 def test_counts_are_counted_not_believed() -> None:
@@ -139,4 +152,76 @@ def test_counts_that_do_not_agree_are_refused() -> None:
     document = json.loads(to_json(made(["one"])))
     document["runs"][0]["counts"]["answers"]["one"] = 2
     with pytest.raises(TrioEchoError, match="its counts do not agree"):
+        from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("began",), "yesterday"),
+        (("began",), "2026-08-01"),
+        (("elapsed",), -1),
+        (("elapsed",), 1e300),
+        (("max_errors",), -1),
+        (("max_errors",), 0.5),
+        (("changes",), {"changes": 1, "expected": 1e400, "variance": 1}),
+        (("running", "points"), [{"a": 1}]),
+        (("running", "points"), []),
+        (("running", "points"), [[1, 0, 1.0]]),
+        (("running", "points"), [[1, 1, 1]]),
+        (("running", "points"), [[2, 0, 2], [1, 0, 1]]),
+        (("counts", "answers", "one"), 2**80),
+        (("counts", "lag"), {"buckets": [[10**6, 1]]}),
+    ],
+)
+def test_damage_is_named(place: tuple[str, ...], value: object) -> None:
+    """One line that says so, whatever is wrong and wherever it stands."""
+    document = json.loads(to_json(made(["one"])))
+    at = document["runs"][0]
+    for name in place[:-1]:
+        at = at[name]
+    at[place[-1]] = value
+    with pytest.raises(TrioEchoError, match="a damaged report: ") as refused:
+        from_json(json.dumps(document))
+    assert "\n" not in str(refused.value)
+
+
+def test_run_twice_or_never_is_damage() -> None:
+    """Within one file, too."""
+    document = json.loads(to_json(made(["one"])))
+    document["runs"] *= 2
+    with pytest.raises(TrioEchoError, match="it holds no run, or one twice"):
+        from_json(json.dumps(document))
+    document["runs"] = []
+    with pytest.raises(TrioEchoError, match="it holds no run, or one twice"):
+        from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_error_is_an_object_as_well(interrupted: bool) -> None:
+    """Valid by the same schema; who adds it up is told what it is."""
+    text = error_json("--tls-ca: cannot use \x1b[2J.pem", interrupted=interrupted)
+    assert text.isascii()
+    document = json.loads(text)
+    Draft202012Validator(SCHEMA).validate(document)
+    assert document["verdict"] == (None if interrupted else "UNMEASURED")
+    assert document["error"] == "--tls-ca: cannot use \\x1b[2J.pem"
+    with pytest.raises(TrioEchoError, match="holds no report but an error: --tls-ca: cannot use"):
+        from_json(text)
+
+
+def test_names_that_json_cannot_carry_stay_two() -> None:
+    """Bytes that are no UTF-8 come as their hexadecimal, and so does what looks like it."""
+    names = ["\udcff", "hex:edb3bf", "\ufffd", "\\xff", "\ud800"]
+    document = checked(made(names))
+    assert [backend["name"] for backend in document["backends"]] == [
+        "hex:edb3bf",
+        "hex:6865783a656462336266",
+        "\ufffd",
+        "\\xff",
+        "hex:eda080",
+    ]
+    assert list(from_json(json.dumps(document)).counts.answers) == names
+    document["runs"][0]["running"]["names"][0] = "hex:zz"
+    with pytest.raises(TrioEchoError, match="damaged"):
         from_json(json.dumps(document))

@@ -31,8 +31,7 @@ def test_quantile_is_right_to_half_a_percent(durations: list[float], percent: fl
 @given(first=DURATIONS, second=DURATIONS)
 def test_merging_is_counting_all(first: list[float], second: list[float]) -> None:
     """Two histograms added are the histogram of both."""
-    merged = filled(first)
-    merged.merge(filled(second))
+    merged = filled(first) + filled(second)
     assert merged.buckets == filled(first + second).buckets
 
 

@@ -27,6 +27,9 @@ SHORTEST = 1e-6
 
 _LOG_RATIO = log(BUCKET_RATIO)
 
+_LAST = 5000
+"""A bucket past every duration: it begins after 10^15 seconds."""
+
 _DEPTHS = (50.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 
 _BEYOND = 10
@@ -77,10 +80,6 @@ class Histogram:
 
     __hash__ = None  # type: ignore[assignment] # it grows
 
-    def merge(self, other: Histogram) -> None:
-        """Count all that another one has."""
-        self.buckets.update(other.buckets)
-
     def quantile(self, percent: float) -> float:
         """The duration in seconds that `percent` of them are not longer than; 0 for none."""
         rank = self.count * percent / 100
@@ -121,6 +120,6 @@ class Histogram:
             LookupError, TypeError, ValueError: they are none.
         """
         buckets = {int(bucket): int(count) for bucket, count in document["buckets"]}
-        if min(buckets, default=0) < 0 or min(buckets.values(), default=1) < 1:
-            raise ValueError("a histogram has a negative bucket or count")
+        if not all(0 <= bucket < _LAST and count > 0 for bucket, count in buckets.items()):
+            raise ValueError("a histogram has a bucket or a count that cannot be")
         return cls(buckets)

@@ -642,10 +642,10 @@ def _off_words(report: Report, name: str) -> str:
     low, high = interval(expectation, report.counts, name)
     least = max(low - share, share - high)
     words = f"{_share_words(report, name)}: off by {_points(least)} or more"
-    if max(share - low, high - share) < expectation.margin:
+    if abs(report.counts.answers[name] / report.counts.total - share) < expectation.margin:
         words += (
-            f", which is inside the margin of {_points(expectation.margin)}: "
-            "a --tolerance accepts such shares"
+            f", but inside the margin of {_points(expectation.margin)}: "
+            "where the balancer may round so, give a --tolerance"
         )
     return words
 
