@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
+import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+from junitparser import JUnitXml
 
 from trio_echo.cli import main
+from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
 
 
 def ended(*words: str) -> object:
@@ -36,24 +44,202 @@ def test_a_command_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ("trio-echo: No such command 'prob'. Did you mean 'probe'?\n")
 
 
-def test_ctrl_c_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no signal handler is in place yet, here while manifests are typed in."""
+def test_ctrl_c_while_a_command_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before trio runs, here while manifests are typed in."""
 
     class Typing:
         def read(self) -> str:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError
 
     monkeypatch.setattr(sys, "stdin", Typing())
     assert ended("rehearse", "-") == 130
 
 
-def test_a_fault_of_our_own_is_not_called_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps its traceback, also where it comes with bad input in one group."""
+def test_a_fault_of_our_own_is_neither_bad_input_nor_a_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says so, and the traceback is there for who reports it."""
 
     async def fail(_: object) -> int:
-        raise ExceptionGroup("", [ZeroDivisionError()])
+        try:
+            raise ZeroDivisionError("by\n0")
+        except ZeroDivisionError as error:
+            raise ExceptionGroup("", [ExceptionGroup("", [error])]) from None
 
-    # By its module: the name in the package is that of the command.
-    monkeypatch.setattr(sys.modules["trio_echo.cli.serve"], "_serve_until_signalled", fail)
-    with pytest.RaisesGroup(ZeroDivisionError):
-        main(["serve", "0", "one"])
+    monkeypatch.setattr("trio_echo.cli.serve._serve_until_signalled", fail)
+    assert ended("serve", "0", "one") == 70
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"trio-echo: a fault of trio-echo itself: ZeroDivisionError: by 0 at test_main.py:\d+;"
+        " please report it, with what TRIO_ECHO_TRACEBACK=1 adds",
+        line,
+    )
+
+    monkeypatch.setenv("TRIO_ECHO_TRACEBACK", "1")
+    assert ended("serve", "0", "one") == 70
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert "ZeroDivisionError" in shown
+
+
+def test_bad_input_that_comes_in_a_group_is_bad_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nurseries wrap what their tasks raise."""
+
+    async def refuse(_: object) -> int:
+        raise ExceptionGroup("", [ConfigError("max_line", "must be above 0")])
+
+    monkeypatch.setattr("trio_echo.cli.serve._serve_until_signalled", refuse)
+    assert ended("serve", "0", "one") == 2
+    assert capsys.readouterr().err == "trio-echo: --max-line: must be above 0\n"
+
+
+FAULTS: list[tuple[BaseException, int, str]] = [
+    (ZeroDivisionError("nothing"), 70, "FAULT"),
+    (KeyboardInterrupt(), 130, "INTERRUPTED"),
+    (TrioEchoError("bad\x1b[2J"), 2, "USAGE"),
+    (RehearsalError("no Envoy"), 4, "UNMEASURED"),
+]
+
+
+@pytest.mark.parametrize(("fault", "code", "kind"), FAULTS)
+@pytest.mark.parametrize("words", [("probe", "localhost:1"), ("rehearse",), ("report", "x.json")])
+def test_however_a_command_ends_its_documents_are_there(  # noqa: PLR0913 - three are fixtures
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    *,
+    words: tuple[str, ...],
+    fault: BaseException,
+    code: int,
+    kind: str,
+) -> None:
+    """Valid, and none of an earlier run stays."""
+
+    def fail(*_: object) -> int:
+        raise fault
+
+    monkeypatch.setattr("trio_echo.cli.output.Output.publish", fail)
+    monkeypatch.setattr("trio.run", fail)
+    monkeypatch.setattr("trio_echo.cli.report.merge", fail)
+    monkeypatch.setattr("trio_echo.cli.report.from_json", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    junit = tmp_path / "out.xml"
+    junit.write_text("an earlier run")
+    Path("x.json").write_text("")
+    assert ended(*words, f"--junit={junit}", "--json", "-") == code
+    out, err = capsys.readouterr()
+    assert err.replace("\n", "").isprintable()
+    document = json.loads(out)
+    assert document["verdict"] == "UNMEASURED"
+    assert document["exit_code"] == code
+    assert document["interrupted"] is (code == 130)
+    [suite] = JUnitXml.fromfile(str(junit))
+    assert suite.errors == 1
+    [case] = suite
+    [error] = case.result
+    assert error.type == kind.lower()
+    assert {path.name for path in tmp_path.iterdir()} == {"out.xml", "x.json"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("probe", "--json", "-", "--no-such-option"),
+        ("probe", "--junit", "--json", "-"),
+        ("probe", "localhost:1", "--json", "gone/x.json", "--json", "-", "--margin", "7"),
+    ],
+)
+def test_bad_input_has_its_document_too(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the command line cannot be understood."""
+    assert ended(*words) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] == err.removeprefix("trio-echo: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("--version",), ("serve", "--help"), ("rehearse", "--print-envoy")],
+)
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_full_disk_or_a_closed_pipe_is_said_by_the_exit_code(
+    words: tuple[str, ...], closed: bool
+) -> None:
+    """What was asked for did not arrive: 4, without a traceback."""
+    if closed:
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open("/dev/full", os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_echo", *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 4
+    assert done.stderr == ("" if closed else "trio-echo: stdout: No space left on device\n")
+
+
+def test_only_one_document_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two would be neither."""
+    assert ended("probe", "localhost:1", "--junit", "-", "--svg", "-") == 2
+    assert "--svg: stdout is for --junit already" in capsys.readouterr().err
+
+
+STARTED_AND_SIGNALLED = """
+import os, sys
+from trio_echo.cli import main
+
+left, number = int(sys.argv[1]), int(sys.argv[2])
+
+def count(event, _):
+    global left
+    left -= event == "import"
+    if left == 0:
+        left = -1
+        os.kill(os.getpid(), number)
+
+sys.addaudithook(count)
+main(sys.argv[3:])
+"""
+"""Sends itself a signal at one of its imports: every moment of the start has one."""
+
+
+@pytest.mark.parametrize("moment", [1, 2, 40, 120, 250, 400])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_moment_interrupts(
+    moment: int, number: signal.Signals, tmp_path: Path
+) -> None:
+    """From the first import on, with the documents that were asked for."""
+    place = tmp_path / "out.json"
+    words = ["probe", "192.0.2.1:9", "--json", str(place)]
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED_AND_SIGNALLED, str(moment), str(int(number)), *words],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 130
+    assert json.loads(place.read_text())["verdict"] in {None, "UNMEASURED"}
+
+
+@pytest.mark.parametrize("moment", [1, 120, 400])
+def test_a_server_that_is_stopped_while_it_starts_has_nothing_to_drain(moment: int) -> None:
+    """It ends as after any drain; as process 1 of a container too, where no handler is no end."""
+    words = [str(moment), str(int(signal.SIGTERM)), "serve", "0", "one"]
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED_AND_SIGNALLED, *words],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr

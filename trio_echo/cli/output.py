@@ -1,109 +1,382 @@
-"""What a command leaves behind: the report in words, as files, and an exit code."""
+"""What a command leaves behind: words on the terminal, documents in files, one exit code."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import sys
+from contextlib import suppress
+from enum import IntEnum
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trio_echo.cli.console import Words, write_out
+import trio_echo
 from trio_echo.errors import ConfigError
-from trio_echo.prober.document import to_json
-from trio_echo.prober.junit import to_junit
-from trio_echo.prober.picture import to_svg
-from trio_echo.prober.split import Verdict
+from trio_echo.text import visible, xml_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import IO
+
     from trio_echo.prober.words import Report
 
-__all__ = ["Files", "JSONOption", "JUnitOption", "SVGOption", "exit_code", "publish"]
+__all__ = [
+    "ExitCode",
+    "JSONOption",
+    "JUnitOption",
+    "Output",
+    "OutputError",
+    "SVGOption",
+    "Words",
+    "exit_code",
+    "leave_no_gap",
+    "wants_color",
+    "write_out",
+]
+
+_PANEL = "Results"
 
 JSONOption = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for stdout."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the report as JSON; - for stdout.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 JUnitOption = Annotated[
-    Path | None, typer.Option("--junit", metavar="FILE", help="Write the verdict as JUnit XML.")
+    str | None,
+    typer.Option(
+        "--junit",
+        metavar="FILE",
+        help="Write the verdict as JUnit XML; - for stdout.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 SVGOption = Annotated[
-    Path | None, typer.Option("--svg", metavar="FILE", help="Write the report as one picture.")
+    str | None,
+    typer.Option(
+        "--svg",
+        metavar="FILE",
+        help="Draw the report as one picture; - for stdout.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 
-_STYLES = {Verdict.PASS: "bold green", Verdict.FAIL: "bold red"}
+
+class ExitCode(IntEnum):
+    """How a command ends."""
+
+    PASS = 0
+    FAIL = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    UNMEASURED = 4
+    """No verdict: it could not be measured, or not be written."""
+    FAULT = 70
+    """A fault of trio-echo itself (EX_SOFTWARE of sysexits.h)."""
+    INTERRUPTED = 130
 
 
-class Files:
-    """Where the report goes, checked before anything is measured.
+class OutputError(Exception):
+    """What was asked for could not be written."""
+
+
+class Words:
+    """Where words for people go. What cannot be written is remembered, and ends nothing.
+
+    Attributes:
+        file: stdout or stderr.
+        terminal: whether it is a terminal that can move its cursor.
+        failure: why a word could not be written; None as long as each was.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self.file: IO[str] = sys.stderr if stderr else sys.stdout
+        self.terminal = self.file.isatty() and os.environ.get("TERM") not in _DUMB
+        self.failure: OSError | None = None
+        self._color = wants_color(self.file)
+
+    def print(self, text: str, style: str = "") -> None:
+        """Print lines. Whatever came from elsewhere can do nothing to the terminal.
+
+        Args:
+            text: lines; LF is between them.
+            style: "good", "bad", "open" or nothing.
+        """
+        lines = [visible(line) for line in text.split("\n")]
+        if style and self._color:
+            lines = [f"{_STYLES[style]}{line}\x1b[0m" for line in lines]
+        if self.failure is None:
+            try:
+                self.file.write("\n".join(lines) + "\n")
+                self.file.flush()
+            except OSError as error:
+                self.failure = error
+                _silence(self.file)
+
+
+_DUMB = {"dumb", "unknown"}
+_STYLES = {"good": "\x1b[1;32m", "bad": "\x1b[1;31m", "open": "\x1b[1;33m"}
+_VERDICT_STYLES = {"PASS": "good", "FAIL": "bad"}
+
+
+def wants_color(stream: IO[str]) -> bool:
+    """Whether to colour what goes to `stream` (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Output:
+    """All that a command leaves behind. Each part is tried, whatever became of the others.
 
     Args:
         json: a path, ``-`` for stdout, or None.
-        junit: a path or None.
-        svg: a path or None.
+        junit: the same.
+        svg: the same.
 
     Raises:
-        ConfigError: a file cannot be written there.
+        ConfigError: a file cannot be written there, which is found out before
+            anything is measured.
+
+    Attributes:
+        words: where the results go as words: to stderr where stdout is for a
+            document.
     """
 
-    def __init__(self, json: str | None, junit: Path | None, svg: Path | None) -> None:
-        self.json = json
-        self.junit = junit
-        self.svg = svg
-        for field, path in (("json", json), ("junit", junit), ("svg", svg)):
-            if path is None or path == "-":
+    def __init__(
+        self, json: str | None = None, junit: str | None = None, svg: str | None = None
+    ) -> None:
+        self._places = {"json": json, "junit": junit, "svg": svg}
+        self._failures: list[str] = []
+        on_stdout = [field for field, place in self._places.items() if place == "-"]
+        if len(on_stdout) > 1:
+            raise ConfigError(on_stdout[1], f"stdout is for --{on_stdout[0]} already")
+        for field, place in self._places.items():
+            if place not in {None, "-"} and not _is_writable(Path(str(place))):
+                raise ConfigError(field, f"cannot write {place!r}")
+        self.words = Words(stderr=bool(on_stdout))
+
+    def publish(self, report: Report) -> ExitCode:
+        """Print a report and write its documents; return what it means."""
+        headline, *rest = str(report).splitlines()
+        verdict = report.verdict
+        self.words.print(headline, "" if verdict is None else _VERDICT_STYLES.get(verdict, "open"))
+        for line in rest:
+            self.words.print(line)
+
+        # Each takes its time to import, and is rarely asked for.
+        def to_json() -> str:
+            from trio_echo.prober.document import to_json  # noqa: PLC0415
+
+            return to_json(report)
+
+        def to_junit() -> str:
+            from trio_echo.prober.junit import to_junit  # noqa: PLC0415
+
+            return to_junit(report)
+
+        def to_svg() -> str:
+            from trio_echo.prober.picture import to_svg  # noqa: PLC0415
+
+            return to_svg(report)
+
+        self.write(json=to_json, junit=to_junit, svg=to_svg)
+        return exit_code(report)
+
+    def write(self, **makers: Callable[[], str]) -> None:
+        """Write those documents that were asked for.
+
+        A document that cannot be made does not hold the others up.
+
+        Args:
+            makers: ``json``, ``junit`` or ``svg``, and what makes the text.
+        """
+        faults: list[Exception] = []
+        for field, make in makers.items():
+            place = self._places[field]
+            if place is None:
                 continue
-            place = Path(path)
-            target = place if place.exists() else place.parent
-            if place.is_dir() or not target.exists() or not os.access(target, os.W_OK):
-                raise ConfigError(field, f"cannot write {str(path)!r}")
+            try:
+                _write(place, make())
+            except OSError as error:
+                self._failures.append(
+                    _stdout_failed(error)
+                    if place == "-"
+                    else f"--{field}: cannot write {place!r}: {error.strerror}"
+                )
+            except Exception as fault:  # noqa: BLE001 - raised below, behind the others
+                faults.append(fault)
+        if faults:
+            raise faults[0]
 
-    @property
-    def words(self) -> Words:
-        """Where the words go: to stderr where stdout is for JSON alone."""
-        return Words(stderr=self.json == "-")
+    def end(self, code: int) -> ExitCode:
+        """Give the exit code of a command whose result means `code`.
+
+        Raises:
+            OutputError: something could not be written, and nobody stopped it.
+        """
+        failure = self.words.failure
+        if failure is not None and self.words.file is not sys.stderr:
+            self._failures.append(
+                "" if failure.errno == errno.EPIPE else f"stdout: {failure.strerror}"
+            )
+        if self._failures and code != ExitCode.INTERRUPTED:
+            raise OutputError("\n".join(filter(None, self._failures)))
+        return ExitCode(code)
 
 
-def publish(report: Report, files: Files) -> int:
-    """Print the report, write its files, and return the exit code.
+def exit_code(report: Report) -> ExitCode:
+    """What a report means. Where nothing was expected, all is as expected."""
+    if report.interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.PASS if report.verdict is None else ExitCode[report.verdict]
+
+
+def write_out(text: str) -> None:
+    """Write text to stdout as it is.
 
     Raises:
-        ConfigError: a file could not be written after all.
+        OutputError: it cannot be written, or the reader has left.
     """
-    headline, *rest = str(report).splitlines()
-    style = None if report.verdict is None else _STYLES.get(report.verdict, "bold yellow")
-    words = files.words
-    words.print(headline, style=style, soft_wrap=True)
-    for line in rest:
-        words.print(line, soft_wrap=True)
-    if files.json == "-":
-        write_out(to_json(report))
-    elif files.json is not None:
-        _write("json", Path(files.json), to_json(report))
-    if files.junit is not None:
-        _write("junit", files.junit, to_junit(report))
-    if files.svg is not None:
-        _write("svg", files.svg, to_svg(report))
-    return exit_code(report)
-
-
-def exit_code(report: Report) -> int:
-    """0 for PASS or no verdict asked for, 1 FAIL, 3 INCONCLUSIVE, 4 unmeasured, 130 stopped."""
-    if report.interrupted:
-        return 130
-    match report.verdict:
-        case Verdict.FAIL:
-            return 1
-        case Verdict.INCONCLUSIVE:
-            return 3
-        case Verdict.UNMEASURED:
-            return 4
-        case _:
-            return 0
-
-
-def _write(field: str, path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        _write("-", text)
     except OSError as error:
-        raise ConfigError(field, f"cannot write '{path}': {error.strerror}") from None
+        raise OutputError(_stdout_failed(error)) from None
+
+
+def _stdout_failed(error: OSError) -> str:
+    """Say so, unless the reader has left, as that of ``| head -1`` does."""
+    return "" if error.errno == errno.EPIPE else f"stdout: {error.strerror}"
+
+
+_written: set[str] = set()
+"""Documents that this process has written, so that `leave_no_gap` leaves them."""
+
+_FLAGS = {"--json": "json", "--junit": "junit"}
+
+
+def leave_no_gap(words: Sequence[str], code: int, message: str) -> None:
+    """Write the documents that a command was asked for and could not write.
+
+    Who reads them finds out why there is no verdict, and nobody takes those of
+    an earlier run for those of this one.
+
+    Args:
+        words: the command line, which may be one that no command understands.
+        code: the exit code.
+        message: what happened; its first line is taken.
+    """
+    message = message.partition("\n")[0] or ExitCode(code).name.lower()
+    makers: Mapping[str, Callable[[str, int, str], str]] = {"json": _to_json, "junit": _to_junit}
+    for field, place in _asked_for(words):
+        if place not in _written:
+            # The exit code says already that there is no verdict; ValueError: NUL in a path.
+            with suppress(OSError, ValueError):
+                _write(place, makers[field](words[0], code, message))
+    _written.clear()
+
+
+def _asked_for(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Find the documents in a command line; of two places for one, the last."""
+    found: dict[str, str] = {}
+    options = words[: words.index("--")] if "--" in words else words
+    for word, following in zip(options, [*options[1:], ""], strict=True):
+        flag, equals, place = word.partition("=")
+        place = place if equals else following
+        if flag in _FLAGS and place and (place == "-" or not place.startswith("-")):
+            found[_FLAGS[flag]] = place
+    return list(found.items())
+
+
+_KINDS = {
+    ExitCode.USAGE: "usage",
+    ExitCode.UNMEASURED: "unmeasured",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+def _to_json(_command: str, code: int, message: str) -> str:
+    """A run without a report, as JSON."""
+    document = {
+        "format": 1,
+        "tool": f"trio-echo {trio_echo.__version__}",
+        "verdict": "UNMEASURED",
+        "interrupted": code == ExitCode.INTERRUPTED,
+        "exit_code": code,
+        "error": message,
+    }
+    return json.dumps(document) + "\n"
+
+
+def _to_junit(command: str, code: int, message: str) -> str:
+    """A run without a report, as JUnit XML."""
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - takes its time
+
+    root = ET.Element("testsuites")
+    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
+    suite = ET.SubElement(root, "testsuite", {"name": f"trio-echo {command}", **counts})
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=f"trio-echo.{xml_text(command)}",
+        name=xml_text(command),
+        time="0",
+    )
+    kind = _KINDS.get(ExitCode(code), "fault")
+    ET.SubElement(case, "error", type=kind, message=xml_text(message))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _is_writable(place: Path) -> bool:
+    target = place if place.exists() else place.parent
+    return target.exists() and not place.is_dir() and os.access(target, os.W_OK)
+
+
+_NO_REPLACING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
+"""Where a file may be written but its folder not, or where it is mounted."""
+
+
+def _write(place: str, text: str) -> None:
+    """Write a document, in one step where the file system can: all of it or nothing.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    _written.add(place)
+    if place == "-":
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError:
+            _silence(sys.stdout)
+            raise
+        return
+    path = Path(place).resolve()
+    if path.exists() and not path.is_file():  # a device, a pipe
+        path.write_text(text, encoding="utf-8")
+        return
+    beside = path.with_name(f".{path.name[:200]}.{os.getpid()}")
+    try:
+        with beside.open("x", encoding="utf-8") as file:  # follows no link that somebody left
+            file.write(text)
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        if error.errno not in _NO_REPLACING:
+            raise
+        path.write_text(text, encoding="utf-8")
+
+
+def _silence(file: IO[str]) -> None:
+    """Let what is still buffered go nowhere, or flushing it at the end would fail again."""
+    with suppress(UnsupportedOperation):  # no real stream, in a test
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, file.fileno())
+        os.close(nowhere)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
 from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
 
-from trio_echo.cli.console import Words
-from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, publish
+from trio_echo.cli.output import JSONOption, JUnitOption, Output, SVGOption, Words
+from trio_echo.cli.signals import received
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
 from trio_echo.prober.config import DEFAULT_CONNECTIONS, ProbeConfig, ProbeTLS
@@ -155,14 +154,14 @@ def probe(
         source_addresses=source_address or (),
         tls=ProbeTLS(ca=tls_ca, server_name=sni, cert=tls_cert, key=tls_key) if wanted else None,
     )
-    files = Files(json, junit, svg)
+    output = Output(json, junit, svg)
     if config.expect and connections is None and duration is None:
         announced = (
             f"up to {config.budget} connections: a right split is decided by then "
             "with a chance of 99.9 %"
         )
-        Words(stderr=True).print(announced, soft_wrap=True)
-    raise typer.Exit(publish(trio.run(_measure, config), files))
+        Words(stderr=True).print(announced)
+    raise typer.Exit(output.end(output.publish(trio.run(_measure, config))))
 
 
 def parse_expectation(field: str, values: Sequence[str]) -> dict[str, float]:
@@ -202,7 +201,7 @@ async def _measure(config: ProbeConfig) -> Report:
     """Probe with a live tally; a signal ends it with what there is."""
     refused: ConfigError | None = None
     report: Report | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with received() as signals:
         async with trio.open_nursery() as nursery:
 
             def watch(tally: Tally) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -12,12 +11,21 @@ import trio
 import typer
 
 from trio_echo.cli import logs
-from trio_echo.cli.console import Words, write_out
-from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, exit_code, publish
+from trio_echo.cli.output import (
+    ExitCode,
+    JSONOption,
+    JUnitOption,
+    Output,
+    SVGOption,
+    Words,
+    exit_code,
+    write_out,
+)
 from trio_echo.cli.probe import MarginOption, ToleranceOption, parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
+from trio_echo.cli.signals import expect, interruptible, received
 from trio_echo.cli.tally import follow
-from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
+from trio_echo.errors import ConfigError, TrioEchoError
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.split import DEFAULT_ALPHA
 from trio_echo.rehearsal.dataplane import DEFAULT, PLANES, run_by
@@ -26,7 +34,6 @@ from trio_echo.rehearsal.route import Plan, built_in
 from trio_echo.rehearsal.run import Events, Result, run
 from trio_echo.rehearsal.shift import walk_to_svg
 from trio_echo.rehearsal.testbed import one_error
-from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -42,9 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_container", "rehearse"]
 
-_UNMEASURED = 4
-_INTERRUPTED = 130
-_LOST = 1
 _BUILT_IN = "one=80,two=20"
 _MOST_WEIGHT = 2**31 - 1
 
@@ -53,7 +57,7 @@ def rehearse(
     manifests: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MANIFEST]...",
+            metavar="MANIFEST...",
             help="Files and folders, kustomizations too; - is stdin. None: a built-in route.",
             show_default=False,
         ),
@@ -149,9 +153,10 @@ def rehearse(
             tls=tls,
         )
 
-    plan = load()
+    with interruptible():
+        plan = load()
     sets = _parse_shift(shift, plan.route) if shift else ()
-    files = Files(json, junit, svg)
+    output = Output(json, junit, svg)
     # Whatever cannot work is refused before anything starts.
     found = targets(plan.route)
     for target in found:
@@ -169,22 +174,17 @@ def rehearse(
         write_out(by_hand(plan.route))
         return
     logs.configure(logs.LogFormat.CONSOLE, logs.LogLevel.WARNING)
-    command = _Command(plan, files)
-    try:
-        code = trio.run(command.run, plan, configure, sets, load if hold else None)
-    except RehearsalError as error:
-        for line in f"trio-echo: {error}".splitlines():
-            print(visible(line), file=sys.stderr)
-        code = _UNMEASURED
-    raise typer.Exit(code)
+    command = _Command(plan, output)
+    code = trio.run(command.run, plan, configure, sets, load if hold else None)
+    raise typer.Exit(output.end(code))
 
 
 class _Command(Events):
     """Prints what happens in a run, and obeys signals."""
 
-    def __init__(self, plan: Plan, files: Files) -> None:
+    def __init__(self, plan: Plan, output: Output) -> None:
         self._several = len(targets(plan.route)) > 1
-        self._files = files
+        self._output = output
         self._aside = Words(stderr=True)
         self._tally: Tally | None = None
         self._live: trio.Nursery | None = None
@@ -200,14 +200,13 @@ class _Command(Events):
         reload: Callable[[], Plan] | None,
     ) -> int:
         """Run the plan; return the exit code."""
-        signalled = trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        with one_error(), signalled as signals:
+        with one_error(), received() as signals:
             async with trio.open_nursery() as nursery:
                 self._live = nursery
                 nursery.start_soon(self._obey, signals, nursery.cancel_scope)
                 await run(plan, configure, sets=sets, reload=reload, events=self)
                 nursery.cancel_scope.cancel()
-        return _INTERRUPTED if self._interrupted else self._code
+        return ExitCode.INTERRUPTED if self._interrupted else self._code
 
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         """Stop the probe at the first signal and print what it has; end all at the next.
@@ -249,7 +248,7 @@ class _Command(Events):
         if self._several:
             name = f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
             self._print(f"\n{target.listener.name}{name}")
-        self._code = max(self._code, publish(report, self._files))
+        self._code = max(self._code, self._output.publish(report))
         self._print(str(check))
 
     def shifting(self, shares: Mapping[str, float]) -> None:
@@ -263,6 +262,7 @@ class _Command(Events):
 
     def holding(self, target: Target, port: int) -> None:
         self._holding = True
+        expect()
         if target.server_name is None:
             self._print(f"holding; try: echo world | nc -N 127.0.0.1 {port}")
         else:
@@ -283,23 +283,16 @@ class _Command(Events):
         if result.walk is None:
             return
         self._print(str(result.walk))
-        self._code = max(self._code, _LOST if result.walk.lost else 0)
-        if self._files.svg is not None:
-            try:
-                self._files.svg.write_text(walk_to_svg(result.walk), encoding="utf-8")
-            except OSError as error:
-                raise ConfigError("svg", f"cannot write: {error.strerror}") from None
+        self._code = max(self._code, ExitCode.FAIL if result.walk.lost else 0)
+        self._output.write(svg=partial(walk_to_svg, result.walk))
 
     def _print(self, text: str) -> None:
         """Print what is a result, at once also where it goes into a pipe."""
-        for line in text.split("\n"):
-            self._files.words.print(visible(line), soft_wrap=True)
-        self._files.words.file.flush()
+        self._output.words.print(text)
 
     def _say(self, text: str) -> None:
         """Print what happens, beside the results."""
-        for line in text.split("\n"):
-            self._aside.print(visible(line), soft_wrap=True)
+        self._aside.print(text)
 
 
 def _in_words(numbers: Mapping[str, float]) -> str:
@@ -327,14 +320,15 @@ def _loader(
         return partial(_only, Plan(route), port)
     if weights is not None:
         raise ConfigError("weights", "are for the built-in route; the manifests have their own")
-    standard_input = sys.stdin.read() if "-" in manifests else ""
+    with interruptible():
+        standard_input = sys.stdin.read() if "-" in manifests else ""
 
     def load() -> Plan:
         try:
             from trio_echo.rehearsal.kustomize import read_manifests  # noqa: PLC0415 - an extra
             from trio_echo.rehearsal.plan import make_plan  # noqa: PLC0415 - an extra
         except ImportError as error:
-            raise RehearsalError(
+            raise TrioEchoError(
                 f"reading manifests needs {error.name}; install it with:"
                 " pip install 'trio-echo[rehearse]'"
             ) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trio_echo.cli.output import Files, JSONOption, JUnitOption, SVGOption, publish
+from trio_echo.cli.output import JSONOption, JUnitOption, Output, SVGOption
 from trio_echo.errors import TrioEchoError
 from trio_echo.prober.document import from_json, merge
 
@@ -29,7 +29,7 @@ def report(
     Give every run there is: leaving out those that one does not like is the
     one thing that no statistics survive. Exit codes are those of probe.
     """
-    outputs = Files(json, junit, svg)
+    output = Output(json, junit, svg)
     reports = {}
     for path in files:
         if str(path) in reports:
@@ -40,4 +40,4 @@ def report(
             raise TrioEchoError(f"{path}: {error.strerror}") from None
         except TrioEchoError as error:
             raise TrioEchoError(f"{path}: {error}") from None
-    raise typer.Exit(publish(merge(reports), outputs))
+    raise typer.Exit(output.end(output.publish(merge(reports))))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import resource
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
@@ -15,6 +14,7 @@ import trio
 import typer
 
 from trio_echo.cli.logs import LogFormat, LogLevel, configure
+from trio_echo.cli.signals import expect, received
 from trio_echo.errors import ConfigError
 from trio_echo.framing import DEFAULT_MAX_LINE
 from trio_echo.server import Server, ServerConfig, TLSConfig
@@ -131,6 +131,7 @@ def serve(**options: Any) -> None:
     said = settings(**options)
     configure(said.log_format, said.log_level)
     _raise_descriptor_limit()
+    expect()  # a signal drains
     raise typer.Exit(trio.run(_serve_until_signalled, said.config))
 
 
@@ -208,7 +209,7 @@ def _raise_descriptor_limit() -> None:
 
 async def _serve_until_signalled(config: ServerConfig) -> int:
     """Serve; the first SIGINT or SIGTERM drains, the second cuts. Return the exit code."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with received() as signals:
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as serving:
                 server: Server = await serving.start(run_server, config)

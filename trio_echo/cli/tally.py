@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trio_echo.cli.console import Words
+from trio_echo.cli.output import Words
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.split import interval
 from trio_echo.prober.words import percent, shown_name
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from trio_echo.prober.schedule import Tally
 
 __all__ = ["follow"]
@@ -39,11 +38,11 @@ async def follow(tally: Tally) -> None:
 
     On a terminal the picture is wiped at the end, as the report says it all.
     """
-    console = Words(stderr=True)
-    if console.is_terminal and not console.is_dumb_terminal:
-        await _draw(tally, console)
+    words = Words(stderr=True)
+    if words.terminal:
+        await _draw(tally, Console(stderr=True))
     else:
-        await _say(tally, console)
+        await _say(tally, words)
 
 
 async def _draw(tally: Tally, console: Console) -> None:
@@ -54,7 +53,7 @@ async def _draw(tally: Tally, console: Console) -> None:
             await trio.sleep(_REDRAW)
 
 
-async def _say(tally: Tally, console: Console) -> None:
+async def _say(tally: Tally, words: Words) -> None:
     """Print a line now and then, and whenever the phase changes."""
     phase = ""
     due = 0.0
@@ -63,7 +62,7 @@ async def _say(tally: Tally, console: Console) -> None:
             fresh = tally.phase != phase
             phase = tally.phase
             due = trio.current_time() + _SAY
-            console.print(line(tally, counts=not fresh), soft_wrap=True)
+            words.print(line(tally, counts=not fresh))
         await trio.sleep(_REDRAW)
 
 

@@ -1,0 +1,284 @@
+"""The commands by name, their help, and how each of them ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Mapping
+from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import trio_echo
+from trio_echo.cli import signals
+from trio_echo.cli.output import ExitCode, OutputError, Words, leave_no_gap, write_out
+from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    # typer carries click inside, and exports no names for these two.
+    from typer._click import Command as AnyCommand
+    from typer._click import Context, HelpFormatter
+    from typer.core import TyperOption
+
+__all__ = ["run"]
+
+_COMMANDS = {
+    "serve": "Answer every line with PREFIX in front: a backend that names itself.",
+    "probe": "Open connections, count who answers, and judge the split.",
+    "report": "Add up the reports of several probes to one verdict.",
+    "rehearse": "Run a weighted route on this machine with a real Envoy, and judge it.",
+}
+"""Each is a function of its name in a module of its name, imported when it is run."""
+
+_ARGUMENTS = {"ports": "PORTS", "prefix": "PREFIX", "target": "HOST:PORT"}
+"""Settings that are no options, as the usage shows them."""
+
+_WIDEST = 100
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Bad input of any kind ends with exit code 2 and one line on stderr that
+    names the option, file or field and the remedy. However it ends, a JSON and
+    a JUnit file that were asked for are there.
+    """
+    _prepare_standard_streams()
+    # Without a word the help says what there is.
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    message = ""
+    try:
+        code = _invoke(list(words))
+        # Perhaps too late for the command to mind it, as while it wrote its documents.
+        if signals.interrupted():
+            code = ExitCode.INTERRUPTED
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except (OutputError, RehearsalError) as error:
+        code, message = ExitCode.UNMEASURED, str(error)
+    except (TrioEchoError, typer.TyperException) as error:
+        code, message = ExitCode.USAGE, _refusal(error)
+    except ExceptionGroup as group:
+        # What nurseries raise. One that holds nothing but bad input is bad input.
+        found, faults = group.split(TrioEchoError)
+        if found is None or faults is not None:
+            code, message = ExitCode.FAULT, _fault(group)
+        else:
+            code, message = ExitCode.USAGE, _refusal(next(_leaves(found)))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is no FAIL
+        code, message = ExitCode.FAULT, _fault(error)
+    if message:
+        Words(stderr=True).print(f"trio-echo: {message}")
+    if code and words[0] in _COMMANDS:
+        leave_no_gap(words, code, message)
+    return code
+
+
+def _invoke(words: list[str]) -> ExitCode:
+    """Run the command that the words name."""
+    command = typer.main.get_command(_app)
+    if "_TRIO_ECHO_COMPLETE" in os.environ:  # a shell asks how a word goes on
+        command.main(words, prog_name="trio-echo")
+    try:
+        with command.make_context("trio-echo", words) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return ExitCode(end.exit_code)
+    return ExitCode.PASS
+
+
+def _prepare_standard_streams() -> None:
+    """Have a stream that was closed (``2>&-``) lead nowhere, and any text find a form.
+
+    Python has None in the place of a closed one, to which nobody can write, and
+    the next socket would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
+        elif isinstance(stream, TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors="backslashreplace")  # in a locale without UTF-8
+
+
+def _refusal(error: Exception) -> str:
+    """One line about bad input."""
+    if isinstance(error, ConfigError):
+        option = _ARGUMENTS.get(error.field, "--" + error.field.replace("_", "-"))
+        return f"{option}: {error.reason}"
+    if isinstance(error, typer.TyperException):
+        return " ".join(error.format_message().split())
+    return str(error)
+
+
+def _fault(error: Exception) -> str:
+    """One line about a fault of our own; all of it where the environment asks."""
+    if os.environ.get("TRIO_ECHO_TRACEBACK"):
+        return "a fault of trio-echo itself\n" + "".join(traceback.format_exception(error)).strip()
+    leaf = next(_leaves(error))
+    frames = traceback.extract_tb(leaf.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    what = " ".join(f"{type(leaf).__name__}: {leaf}".split())
+    return (
+        f"a fault of trio-echo itself: {what}{place};"
+        " please report it, with what TRIO_ECHO_TRACEBACK=1 adds"
+    )
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """The exceptions in nested groups that are no groups themselves."""
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+class _Help:
+    """Help as plain text: what it does, how to call it, options by subject, examples.
+
+    An option's subject is its ``rich_help_panel``. What follows "Examples:" in
+    a command's docstring is printed as it stands.
+    """
+
+    def format_help(self, context: Context, formatter: HelpFormatter) -> None:
+        command = context.command
+        text, _, examples = (command.help or "").partition("\n\nExamples:\n")
+        width = min(_WIDEST, formatter.width + 2)  # the formatter leaves a margin
+        write = formatter.write
+        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        write(_wrapped(f"Usage: {usage}", width, indent=7) + "\n")
+        for paragraph in text.split("\n\n"):
+            write("\n" + _wrapped(" ".join(paragraph.split()), width) + "\n")
+        for subject, rows in self._subjects(context).items():
+            write(f"\n{subject}:\n" + _table(rows, width))
+        if examples:
+            write("\nExamples:\n" + textwrap.indent(textwrap.dedent(examples), "  ") + "\n")
+
+    def get_help_option(self, context: Context) -> TyperOption | None:
+        """The option that prints the help, through our own door: stdout may be full."""
+        option: TyperOption = super().get_help_option(context)  # type: ignore[misc]  # a mixin
+        option.callback = _print_help
+        return option
+
+    def _subjects(self, context: Context) -> dict[str, list[tuple[str, str]]]:
+        """The rows of each subject, in the order in which they are declared."""
+        subjects: dict[str, list[tuple[str, str]]] = {}
+        for parameter in context.command.get_params(context):
+            record = parameter.get_help_record(context)
+            if record is None:
+                continue
+            name, text = record
+            if parameter.param_type_name == "argument":
+                name = parameter.metavar or str(parameter.name)
+            default = "Arguments" if parameter.param_type_name == "argument" else "Other options"
+            subject = getattr(parameter, "rich_help_panel", None) or default
+            subjects.setdefault(subject, []).append((name, text))
+        if isinstance(context.command, TyperGroup):
+            subjects = {"Commands": list(_COMMANDS.items()), "Options": subjects["Other options"]}
+        return subjects
+
+
+def _print_help(context: Context, _parameter: object, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        write_out(context.get_help() + "\n")
+        raise typer.Exit
+
+
+def _wrapped(text: str, width: int, indent: int = 0) -> str:
+    """Wrap between words, never inside one: an option or a name stays whole."""
+    return textwrap.fill(
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+_NAMES_WIDTH = 26
+
+
+def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
+    """Names to the left, their texts to the right; a long name has a line to itself."""
+    rows = list(rows)
+    column = 4 + max(len(name) for name, _ in rows if len(name) <= _NAMES_WIDTH)
+    lines = []
+    for name, text in rows:
+        first = (
+            f"  {name}".ljust(column) if len(name) <= _NAMES_WIDTH else f"  {name}\n{'':{column}}"
+        )
+        wrapped = _wrapped(text, width - column).replace("\n", "\n" + " " * column)
+        lines.append(f"{first}{wrapped}\n")
+    return "".join(lines)
+
+
+class Command(_Help, TyperCommand):
+    """One command, with help as it is here."""
+
+
+class _Lazily(Mapping[str, "AnyCommand"]):
+    """The commands, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> AnyCommand:
+        if name not in _COMMANDS:
+            raise KeyError(name)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        function = getattr(import_module(f"trio_echo.cli.{name}"), name)
+        app.command(name, cls=Command)(function)
+        return typer.main.get_command(app)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _Commands(_Help, TyperGroup):
+    """The command ``trio-echo`` itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Lazily()  # type: ignore[assignment]  # nobody adds to them
+
+
+_app = typer.Typer(
+    cls=_Commands,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the version and exit, before any command is looked for."""
+    if wanted:
+        write_out(f"trio-echo {trio_echo.__version__}\n")
+        raise typer.Exit
+
+
+@_app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Prove how raw TCP traffic is split.
+
+    Examples:
+    trio-echo serve 9000 one
+    trio-echo probe localhost:9000 --expect one=1
+    trio-echo rehearse
+    """

@@ -1,0 +1,124 @@
+"""Signals, from the first millisecond to the last.
+
+The handlers are set before anything of note is imported and stay to the end of
+the process. No handler is ever put in the place of another, so no signal falls
+into a gap between two, and none breaks into code that does not expect it: a
+signal is remembered until somebody asks for it.
+
+This module imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from contextlib import contextmanager
+
+TYPE_CHECKING = False  # typing takes 5 ms
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+__all__ = ["expect", "install", "interrupted", "interruptible", "received"]
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_arrived: deque[int] = deque()
+_wake: Callable[[], None] | None = None
+_interruptible = False
+_interrupted: bool | None = False
+"""None where signals are expected."""
+
+
+def install() -> None:
+    """Remember SIGINT, SIGTERM and SIGHUP from now on.
+
+    SIGHUP stays ignored where it is, for the sake of nohup.
+    """
+    global _interrupted  # noqa: PLW0603 - signals belong to the process
+    _interrupted = False
+    _arrived.clear()
+    for number in _NUMBERS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _remember)
+
+
+def _remember(number: int, _frame: object) -> None:
+    global _interrupted  # noqa: PLW0603 - signals belong to the process
+    _arrived.append(number)
+    if _interrupted is not None:
+        _interrupted = True
+    if _interruptible:
+        raise KeyboardInterrupt
+    if _wake is not None:
+        _wake()
+
+
+def expect() -> None:
+    """Take a signal for the usual end of the command from now on, for no interruption."""
+    global _interrupted  # noqa: PLW0603 - signals belong to the process
+    _interrupted = None
+
+
+def interrupted() -> bool:
+    """Whether a signal arrived that was not expected, whoever has seen it."""
+    return bool(_interrupted)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal end what may take long outside of trio, such as reading a pipe.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived, or had arrived before.
+    """
+    global _interruptible  # noqa: PLW0603 - signals belong to the process
+    _interruptible = True
+    try:
+        if _arrived:
+            raise KeyboardInterrupt
+        yield
+    finally:
+        _interruptible = False
+
+
+@contextmanager
+def received() -> Iterator[AsyncIterator[int]]:
+    """Give the signals to a trio task, those that have arrived before too.
+
+    Cancelling the iteration loses none.
+    """
+    global _wake  # noqa: PLW0603 - signals belong to the process
+    receiver = _Receiver()
+    _wake = receiver.wake
+    try:
+        yield receiver
+    finally:
+        _wake = None
+
+
+class _Receiver:
+    """Iterates over signals. `wake` may be called at any moment in trio's thread."""
+
+    def __init__(self) -> None:
+        import trio  # noqa: PLC0415 - takes 80 ms
+
+        self._token = trio.lowlevel.current_trio_token()
+        self._new_event = trio.Event
+        self._event = trio.Event()
+
+    def wake(self) -> None:
+        """Have the task look for signals."""
+        self._token.run_sync_soon(self._set, idempotent=True)
+
+    def _set(self) -> None:
+        self._event.set()
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        while not _arrived:
+            # A signal after the check sets the new event: wake runs `_set` later.
+            self._event = self._new_event()
+            await self._event.wait()
+        return _arrived.popleft()
