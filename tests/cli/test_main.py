@@ -63,7 +63,7 @@ def test_a_fault_of_our_own_is_neither_bad_input_nor_a_fail(
 
     async def fail(_: object) -> int:
         try:
-            raise ZeroDivisionError("by\n0")
+            raise ZeroDivisionError("by\n0")  # noqa: TRY301 - an error with a place
         except ZeroDivisionError as error:
             raise ExceptionGroup("", [ExceptionGroup("", [error])]) from None
 
