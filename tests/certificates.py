@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trustme
 
-from trio_echo.server import TLSConfig
+from trio_echo.server.config import TLSConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trio_echo.rehearsal.route import Plan
-    from trio_echo.server import ServerConfig
+    from trio_echo.server.config import ServerConfig
 
 
 _CONFIGS: dict[tuple[tuple[str, ...], frozenset[tuple[str, str]]], ServerConfig] = {}

@@ -21,7 +21,7 @@ from trio_echo.rehearsal.route import (
     Policy,
     Route,
 )
-from trio_echo.server import ServerConfig
+from trio_echo.server.config import ServerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

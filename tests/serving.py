@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_echo.framing import Framer, encode_prefix
-from trio_echo.server import Server, ServerConfig, serve
+from trio_echo.server.config import ServerConfig
+from trio_echo.server.service import Server, serve
 
 if TYPE_CHECKING:
     import signal

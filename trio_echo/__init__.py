@@ -6,25 +6,25 @@ The Python API is small:
 * `probe` judges how a route splits connections, as `ProbeConfig` says, and
   returns a `Report`.
 
-Names are loaded when they are first used. So a module without I/O, such as
-`trio_echo.framing`, can be imported without trio.
+The other names are what those two take, give and raise. Names are loaded when
+they are first used, so that a module without I/O, such as `trio_echo.framing`,
+can be imported without trio. Nothing is logged until you set up `logging`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing takes 5 ms, which each start of the command would wait for
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from trio_echo.errors import ConfigError, TrioEchoError
+    from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
     from trio_echo.prober.config import ProbeConfig, ProbeTLS
     from trio_echo.prober.counts import Counts, Outcome
     from trio_echo.prober.schedule import Tally, probe
     from trio_echo.prober.split import Expectation, Interval, Verdict
     from trio_echo.prober.words import Backend, Report, Run
-    from trio_echo.server import Server, ServerConfig, TLSConfig, serve
+    from trio_echo.server.config import ServerConfig, TLSConfig
+    from trio_echo.server.service import Server, serve
 
     __version__: str
 
@@ -37,6 +37,7 @@ __all__ = [
     "Outcome",
     "ProbeConfig",
     "ProbeTLS",
+    "RehearsalError",
     "Report",
     "Run",
     "Server",
@@ -50,51 +51,37 @@ __all__ = [
     "serve",
 ]
 
-
-def load_from(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """Make the ``__getattr__`` of a package whose names are loaded when first used.
-
-    Args:
-        package: its name.
-        homes: the module that each of its names comes from.
-    """
-
-    def load(name: str) -> object:
-        if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(homes[name]), name)
-
-    return load
-
-
 _HOMES = {
-    "Backend": "trio_echo.prober.words",
-    "ConfigError": "trio_echo.errors",
-    "Counts": "trio_echo.prober.counts",
-    "Expectation": "trio_echo.prober.split",
-    "Interval": "trio_echo.prober.split",
-    "Outcome": "trio_echo.prober.counts",
-    "ProbeConfig": "trio_echo.prober.config",
-    "ProbeTLS": "trio_echo.prober.config",
-    "Report": "trio_echo.prober.words",
-    "Run": "trio_echo.prober.words",
-    "Server": "trio_echo.server.service",
-    "ServerConfig": "trio_echo.server.config",
-    "TLSConfig": "trio_echo.server.config",
-    "Tally": "trio_echo.prober.schedule",
-    "TrioEchoError": "trio_echo.errors",
-    "Verdict": "trio_echo.prober.split",
-    "probe": "trio_echo.prober.schedule",
-    "serve": "trio_echo.server.service",
+    "Backend": "prober.words",
+    "ConfigError": "errors",
+    "Counts": "prober.counts",
+    "Expectation": "prober.split",
+    "Interval": "prober.split",
+    "Outcome": "prober.counts",
+    "ProbeConfig": "prober.config",
+    "ProbeTLS": "prober.config",
+    "RehearsalError": "errors",
+    "Report": "prober.words",
+    "Run": "prober.words",
+    "Server": "server.service",
+    "ServerConfig": "server.config",
+    "TLSConfig": "server.config",
+    "Tally": "prober.schedule",
+    "TrioEchoError": "errors",
+    "Verdict": "prober.split",
+    "probe": "prober.schedule",
+    "serve": "server.service",
 }
-_load = load_from(__name__, _HOMES)
+"""The module that each name comes from."""
 
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used."""
     if name == "__version__":
         return import_module("importlib.metadata").version("trio-echo")
-    return _load(name)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from certificates import Certificates
 
 from trio_echo.cli import main
 from trio_echo.cli.serve import parse
-from trio_echo.server import ServerConfig, TLSConfig
+from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -37,7 +37,7 @@ from trio_echo.rehearsal.route import (
     built_in,
 )
 from trio_echo.rehearsal.testbed import open_testbed
-from trio_echo.server import ServerConfig
+from trio_echo.server.config import ServerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

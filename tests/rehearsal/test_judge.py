@@ -17,7 +17,7 @@ from trio_echo.rehearsal.judge import CrossCheck, Row, compare, judge, targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import Backend, Route, built_in
 from trio_echo.rehearsal.testbed import open_testbed
-from trio_echo.server import ServerConfig
+from trio_echo.server.config import ServerConfig
 
 if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally

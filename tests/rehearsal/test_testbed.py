@@ -23,7 +23,7 @@ from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import built_in
 from trio_echo.rehearsal.testbed import Authority, open_testbed
-from trio_echo.server import ServerConfig, serve
+from trio_echo.server.service import serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.envoy import Configuration, Machine
     from trio_echo.rehearsal.route import Route
     from trio_echo.rehearsal.testbed import Testbed
-    from trio_echo.server import Server
+    from trio_echo.server.config import ServerConfig
+    from trio_echo.server.service import Server
 
 PORT = "built-in"
 

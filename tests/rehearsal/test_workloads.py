@@ -20,7 +20,7 @@ from manifest_texts import (
 from trio_echo.errors import ManifestError
 
 if TYPE_CHECKING:
-    from trio_echo.server import ServerConfig
+    from trio_echo.server.config import ServerConfig
 
 
 def only(container: str, *, spec: str = "") -> list[ServerConfig]:

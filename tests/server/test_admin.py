@@ -11,7 +11,8 @@ import trio
 import trio.testing
 from scraping import OPENMETRICS, TEXT, read_samples
 
-from trio_echo.server import Server, ServerConfig, serve
+from trio_echo.server.config import ServerConfig
+from trio_echo.server.service import Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trio_echo.errors import ConfigError
-from trio_echo.server import ServerConfig, TLSConfig
+from trio_echo.server.config import ServerConfig, TLSConfig
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from serving import close_with_reset, connected, exchange, running, until
 from structlog.testing import capture_logs
 
 from trio_echo.framing import Framer
-from trio_echo.server import Server, ServerConfig, serve
+from trio_echo.server.config import ServerConfig
 from trio_echo.server.connection import Connection
+from trio_echo.server.service import Server, serve
 from trio_echo.server.stream import LoopStream
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from trio_echo.framing import Framer, LineTooLongError, encode_prefix
-from trio_echo.server import Server, ServerConfig, serve
+from trio_echo.server.config import ServerConfig
+from trio_echo.server.service import Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

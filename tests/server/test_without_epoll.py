@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_echo.server import Server, ServerConfig, serve
+from trio_echo.server.config import ServerConfig
+from trio_echo.server.service import Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

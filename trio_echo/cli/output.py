@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from contextlib import suppress
 from enum import IntEnum
+from functools import partial
 from io import UnsupportedOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import trio_echo
 from trio_echo.errors import ConfigError
-from trio_echo.text import visible, xml_text
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import IO
 
     from trio_echo.prober.words import Report
@@ -271,13 +270,20 @@ def leave_no_gap(words: Sequence[str], code: int, message: str) -> None:
         code: the exit code.
         message: what happened; its first line is taken.
     """
+    from trio_echo.prober.document import error_json  # noqa: PLC0415 - takes its time
+    from trio_echo.prober.junit import error_junit  # noqa: PLC0415 - the same
+
+    interrupted = code == ExitCode.INTERRUPTED
     message = message.partition("\n")[0] or ExitCode(code).name.lower()
-    makers: Mapping[str, Callable[[str, int, str], str]] = {"json": _to_json, "junit": _to_junit}
+    makers: dict[str, Callable[[], str]] = {
+        "json": partial(error_json, message, interrupted=interrupted),
+        "junit": partial(error_junit, message, name=words[0], interrupted=interrupted),
+    }
     for field, place in _asked_for(words):
         if place not in _written:
             # The exit code says already that there is no verdict; ValueError: NUL in a path.
             with suppress(OSError, ValueError):
-                _write(place, makers[field](words[0], code, message))
+                _write(place, makers[field]())
     _written.clear()
 
 
@@ -298,39 +304,6 @@ _KINDS = {
     ExitCode.UNMEASURED: "unmeasured",
     ExitCode.INTERRUPTED: "interrupted",
 }
-
-
-def _to_json(_command: str, code: int, message: str) -> str:
-    """A run without a report, as JSON."""
-    document = {
-        "format": 1,
-        "tool": f"trio-echo {trio_echo.__version__}",
-        "verdict": "UNMEASURED",
-        "interrupted": code == ExitCode.INTERRUPTED,
-        "exit_code": code,
-        "error": message,
-    }
-    return json.dumps(document) + "\n"
-
-
-def _to_junit(command: str, code: int, message: str) -> str:
-    """A run without a report, as JUnit XML."""
-    from xml.etree import ElementTree as ET  # noqa: PLC0415 - takes its time
-
-    root = ET.Element("testsuites")
-    counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0"}
-    suite = ET.SubElement(root, "testsuite", {"name": f"trio-echo {command}", **counts})
-    case = ET.SubElement(
-        suite,
-        "testcase",
-        classname=f"trio-echo.{xml_text(command)}",
-        name=xml_text(command),
-        time="0",
-    )
-    kind = _KINDS.get(ExitCode(code), "fault")
-    ET.SubElement(case, "error", type=kind, message=xml_text(message))
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _is_writable(place: Path) -> bool:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.judge import CrossCheck, Target
     from trio_echo.rehearsal.route import Listener, Route
     from trio_echo.rehearsal.shift import Step
-    from trio_echo.server import ServerConfig
+    from trio_echo.server.config import ServerConfig
 
 __all__ = ["parse_container", "rehearse"]
 

@@ -17,8 +17,9 @@ from trio_echo.cli.logs import LogFormat, LogLevel, configure
 from trio_echo.cli.signals import expect, received
 from trio_echo.errors import ConfigError
 from trio_echo.framing import DEFAULT_MAX_LINE
-from trio_echo.server import Server, ServerConfig, TLSConfig
-from trio_echo.server import serve as run_server
+from trio_echo.server.config import ServerConfig, TLSConfig
+from trio_echo.server.service import Server
+from trio_echo.server.service import serve as run_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

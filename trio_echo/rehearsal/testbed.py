@@ -22,13 +22,15 @@ from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import Envoy
 from trio_echo.rehearsal.route import Endpoint, manifest_ports
-from trio_echo.server import TLSConfig, serve
+from trio_echo.server.config import TLSConfig
+from trio_echo.server.service import serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from trio_echo.rehearsal.route import Listener, Route
-    from trio_echo.server import Server, ServerConfig
+    from trio_echo.server.config import ServerConfig
+    from trio_echo.server.service import Server
 
 __all__ = ["Authority", "Testbed", "one_error", "open_testbed"]
 
