@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,8 @@ from hypothesis import given
 from profiles import examples
 from routes import Anywhere, routes
 
-from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.config import ProbeConfig, ProbeTLS
+from trio_echo.prober.schedule import probe
 from trio_echo.prober.split import Verdict
 from trio_echo.rehearsal.dataplane import (
     DEFAULT,
@@ -34,10 +37,11 @@ from trio_echo.rehearsal.route import (
     Endpoint,
     Listener,
     Route,
+    Termination,
     built_in,
 )
 from trio_echo.rehearsal.testbed import open_testbed
-from trio_echo.server.config import ServerConfig
+from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -230,3 +234,40 @@ async def test_open_connections_stay_when_endpoints_move() -> None:
                 assert await later.receive_some() == b"two x\n"
             await kept.send_all(b"x\n")
             assert await kept.receive_some() == b"one x\n"
+
+
+async def test_tls_ends_at_the_gateway_or_passes_it() -> None:
+    """By name, on one port; with clients that show a certificate, and with those that do not."""
+    secure = ServerConfig(ports=[1], prefix="x", tls=TLSConfig(ports=[2], cert=Path("c.pem")))
+    backends = tuple(
+        Backend(name=name, config=replace(secure, prefix=name)) for name in ("plain", "own")
+    )
+    plain, own = (
+        (Destination(name=each.name, weight=1, endpoints=each.endpoints(port)),)
+        for each, port in zip(backends, (1, 2), strict=True)
+    )
+    chains = (
+        Chain(destinations=plain, sni=("*.com",), tls=Termination()),
+        Chain(destinations=plain, sni=("asks.org",), tls=Termination(asks_client=True)),
+        Chain(destinations=own, sni=("own.org",)),
+        Chain(destinations=plain, tls=Termination()),
+    )
+    listener = Listener(name="l", port=0, chains=chains)
+    route = Route(listeners=(listener,), backends=backends)
+    for plane in PLANES.values():
+        async with open_testbed(run_by(plane, route), find_envoy()) as testbed:
+            for target in targets(testbed.route):
+                report, check = await judge(testbed, target, QUICK)
+                assert report.verdict is Verdict.PASS, f"{plane.name} {target.chain.sni} {report}"
+                assert check.agrees, str(check)
+            (asks,) = (each for each in targets(testbed.route) if "asks.org" in each.chain.sni)
+            assert testbed.authority is not None
+            config = QUICK(
+                target=f"127.0.0.1:{testbed.ports['l']}",
+                tls=ProbeTLS(ca=testbed.authority.path, server_name=asks.server_name),
+                connections=2,
+            )
+            assert not (await probe(config)).counts.answers
+    text = by_hand(route)
+    assert "# TLS ends here" in text
+    assert "# Clients show certificates" in text

@@ -88,6 +88,11 @@ def by_hand(route: Route) -> str:
     """
     addresses: dict[Endpoint, tuple[str, int]] = {}
     heading = ["# Start the backends, then: envoy -c FILE"]
+    chains = [chain for listener in route.listeners for chain in listener.chains]
+    if any(chain.tls for chain in chains):
+        heading.append("# TLS ends here: gateway.pem must hold a key and its certificate")
+    if any(chain.tls.asks_client for chain in chains if chain.tls):
+        heading.append("# Clients show certificates: authority.pem must hold their authority")
     for backend in route.backends:
         config = backend.config
         for replica in range(backend.replicas):

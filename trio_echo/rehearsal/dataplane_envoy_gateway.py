@@ -72,7 +72,7 @@ def _cluster(name: str, chain: Chain, machine: Machine) -> Json:
         "per_connection_buffer_limit_bytes": _BUFFER,
         "ignore_health_on_host_removal": True,
         "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
-        "eds_cluster_config": {"eds_config": watch(machine.endpoints)},
+        "eds_cluster_config": {"eds_config": watch(machine.endpoints_file(name))},
         "load_balancing_policy": {
             "policies": [
                 {

@@ -1,6 +1,6 @@
 """The words of Envoy's configuration, and what a data plane says in them. Pure.
 
-Envoy gets its listeners, clusters and endpoints from three files that it
+Envoy gets its listeners, clusters and endpoints from files that it
 watches (its file-based discovery), so that a route can change while
 connections are open. What stands in them is up to the data plane that is
 rehearsed: see `Plane`.
@@ -9,6 +9,7 @@ rehearsed: see `Plane`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -67,16 +68,20 @@ class Machine:
     Attributes:
         addresses: host and port of each endpoint.
         ports: the port of each listener, by its name; 0 for any free one.
-        endpoints: the file with the endpoints of clusters of type ``EDS``.
+        folder: where the files are with the endpoints of clusters of type ``EDS``.
         certificate: PEM file with key and certificate of a gateway that ends TLS.
         authority: PEM file with the authority of the clients' certificates.
     """
 
     addresses: Mapping[Endpoint, tuple[str, int]]
     ports: Mapping[str, int]
-    endpoints: str = "endpoint.json"
+    folder: str = "."
     certificate: str = "gateway.pem"
     authority: str = "authority.pem"
+
+    def endpoints_file(self, cluster: str) -> str:
+        """The file with the endpoints of one cluster: Envoy wants one for each."""
+        return f"{self.folder}/endpoint-{sha256(cluster.encode()).hexdigest()[:16]}.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,8 +149,13 @@ async def judge(
     """
     tls = None
     if target.server_name is not None:
-        authority = testbed.authority.path if testbed.authority else None
-        tls = ProbeTLS(ca=authority, server_name=target.server_name)
+        authority = testbed.authority
+        asked = target.chain.tls is not None and target.chain.tls.asks_client
+        tls = ProbeTLS(
+            ca=authority.path if authority else None,
+            server_name=target.server_name,
+            cert=authority.certificate({"client"}) if authority and asked else None,
+        )
     config = configure(
         target=f"127.0.0.1:{testbed.ports[target.listener.name]}",
         expect=testbed.route.shares(target.chain),

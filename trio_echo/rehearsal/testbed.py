@@ -264,11 +264,11 @@ class Testbed:
         await self.envoy.took_endpoints(str(self._version))
 
     def _write(self, kind: str, route: Route) -> None:
-        """Replace a file that Envoy watches, in one step."""
+        """Write what Envoy watches: clusters, their endpoints, or listeners."""
         machine = envoy.Machine(
             addresses=self._addresses,
             ports=self._choose_ports(route.listeners),
-            endpoints=self._file("endpoint"),
+            folder=str(self._folder),
             certificate=self._certificate(route),
             authority=str(self.authority.path) if self.authority else "",
         )
@@ -276,15 +276,19 @@ class Testbed:
         # Clusters of former routes stay: connections may still run through them.
         self._clusters |= {each["name"]: each for each in found.clusters}
         self._endpoints |= {each["cluster_name"]: each for each in found.endpoints}
-        resources = {
-            "cluster": self._clusters.values(),
-            "endpoint": self._endpoints.values(),
-            "listener": found.listeners,
-        }
-        content = envoy.discovery(str(self._version), resources[kind], of=kind)
-        new = self._folder / f"{kind}.new"
+        if kind == "endpoint":
+            for name, resource in self._endpoints.items():
+                self._replace(machine.endpoints_file(name), [resource], kind)
+        else:
+            resources = self._clusters.values() if kind == "cluster" else found.listeners
+            self._replace(self._file(kind), resources, kind)
+
+    def _replace(self, file: str, resources: Iterable[envoy.Json], kind: str) -> None:
+        """Replace the content of a file in one step."""
+        content = envoy.discovery(str(self._version), resources, of=kind)
+        new = self._folder / "new"
         new.write_text(json.dumps(content))
-        new.replace(self._file(kind))
+        new.replace(file)
 
     def _file(self, kind: str) -> str:
         """The path of a file that Envoy watches."""
