@@ -35,6 +35,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--sockets", type=int, default=3, help="runs of each case over sockets (default: 3)"
     )
     parser.add_argument(
+        "--questions",
+        type=int,
+        default=len(QUESTIONS),
+        help="how many of the exact computations, from the first (default: all)",
+    )
+    parser.add_argument(
         "--moves", type=int, default=100, help="runs of each change of a split (default: 100)"
     )
     return parser.parse_args(arguments)
@@ -51,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = list(pool.map(work, numbers))
         work_sockets = partial(differences, runs=options.sockets, alpha=options.alpha)
         different = [line for lines in pool.map(work_sockets, numbers) for line in lines]
-        answers = pool.map(compute, range(len(QUESTIONS)))
-        exact = dict(zip(QUESTIONS, answers, strict=True))
+        questions = QUESTIONS[: options.questions]
+        exact = dict(zip(questions, pool.map(compute, range(len(questions))), strict=True))
         late = list(pool.map(partial(delays, runs=options.moves), MOVES))
         long = list(pool.map(partial(lengths, runs=options.moves), PROMISES))
     compared = options.sockets * len(CASES)
