@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -84,6 +85,7 @@ def test_what_cannot_be_added_up_is_refused(
         ([runs[0], other], f"{other}: expects shares"),
         ([runs[0], runs[0]], f"{runs[0]}: given twice"),
         ([broken], f"{broken}: not a report of trio-echo"),
+        (["a\0b"], r"a\x00b: embedded null byte"),
         ([tmp_path / "missing.json"], f"{tmp_path / 'missing.json'}: No such file or directory"),
         ([runs[0], "--junit", tmp_path], f"--junit: cannot write '{tmp_path}'"),
     ):
@@ -92,3 +94,29 @@ def test_what_cannot_be_added_up_is_refused(
         assert words in done.err
         assert done.err.count("\n") == 1
     assert report().code == 2
+
+
+def test_standard_input_is_a_file_as_well(
+    report: Report, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in ``probe --json - ... | report - other.json``; once, since it is gone then."""
+
+    def piped(*arguments: str | Path) -> Done:
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(runs[0].read_bytes())))
+        return report(*arguments)
+
+    assert piped("-", *runs[1:]).code == 0
+    assert piped("-").code == 3
+    twice = piped("-", "-")
+    assert twice.code == 2
+    assert twice.err == "trio-echo: standard input: given twice\n"
+
+
+def test_verdict_in_a_file_is_not_believed(report: Report, tmp_path: Path) -> None:
+    """A file that says PASS of 163 to 0, where 50/50 was expected, is a FAIL."""
+    path = tmp_path / "forged.json"
+    failed = json.loads(to_json(made(["one"] * 163, expect={"one": 50, "two": 50})))
+    path.write_text(json.dumps(failed | {"verdict": "PASS", "headline": "PASS: all is well"}))
+    done = report(path)
+    assert done.code == 1
+    assert done.out.startswith("FAIL: ")

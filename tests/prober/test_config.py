@@ -29,13 +29,42 @@ def test_targets(target: str, host: str, port: int) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["", "localhost", ":9000", "localhost:", "a:0", "a:65536", "a:-1", "a:x", "::1:9000", "a:٣"],
+    [
+        "",
+        "localhost",
+        ":9000",
+        "localhost:",
+        "a:0",
+        "a:65536",
+        "a:-1",
+        "a:x",
+        "::1:9000",
+        "a:٣",
+        "a\0b:1",
+    ],
 )
 def test_targets_that_are_none(target: str) -> None:
     """Each refused as the target, whatever is wrong with it."""
     with pytest.raises(ConfigError) as refused:
         ProbeConfig(target=target)
     assert refused.value.field == "target"
+
+
+@pytest.mark.parametrize(
+    ("url", "instead"),
+    [
+        ("http://localhost:9000/", "localhost:9000"),
+        ("tcp://x", "x:PORT"),
+        ("https://x/y", "x:443"),
+        ("http://[::1]:9/", "[::1]:9"),
+        ("http://[::1]/", "[::1]:80"),
+    ],
+)
+def test_a_url_is_told_its_target(url: str, instead: str) -> None:
+    """Copied from a browser; the words give what to write."""
+    with pytest.raises(ConfigError, match="without scheme and path") as refused:
+        ProbeConfig(target=url)
+    assert f": {instead}; got '{url}'" in refused.value.reason
 
 
 @given(target=st.text())

@@ -218,7 +218,9 @@ async def test_local() -> None:
     """An address that is not this machine's is no failure of the route."""
     async with backend(lambda stream: answering(stream, "one")) as target:
         report = await once(target, source_addresses=["192.0.2.1"], max_errors=100)
-    assert_failed(report, Outcome.LOCAL, "--source-address 192.0.2.1 is no address of this machine")
+    assert_failed(
+        report, Outcome.LOCAL, "this machine has no --source-address 192.0.2.1: Cannot assign"
+    )
     assert report.verdict is Verdict.UNMEASURED
 
 

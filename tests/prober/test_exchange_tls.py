@@ -175,3 +175,21 @@ async def test_files_that_cannot_be_used_are_refused(
     with pytest.raises(ConfigError) as refused:
         await through("127.0.0.1:1", ProbeTLS(**paths))  # type: ignore[arg-type] # the values are what the test is about
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("name", [".example", "a\0b", "x" * 70 + ".example"])
+@pytest.mark.parametrize("given", ["sni", "target"])
+async def test_server_name_that_cannot_be_asked_for(name: str, given: str) -> None:
+    """Refused by its option before anything is connected, not met as an error of ours."""
+    target = "127.0.0.1:9" if given == "sni" else f"{name.replace(chr(0), '..')}:9"
+    tls = ProbeTLS(server_name=name if given == "sni" else None)
+    with pytest.raises(ConfigError, match="TLS cannot ask for the server name") as refused:
+        await probe(ProbeConfig(target=target, tls=tls))
+    assert refused.value.field == given
+
+
+async def test_plain_echo_behind_tls_has_an_empty_name(ca: Path) -> None:
+    """Nothing that meets itself can shake hands."""
+    async with backend(lambda stream: answering(stream, ""), server_context()) as target:
+        report = await through(target, ProbeTLS(ca=ca, server_name="echo.test"))
+    assert report.counts.answers == {"": 3}

@@ -206,7 +206,8 @@ def split_target(target: str) -> tuple[str, int]:
     scheme, is_url, rest = target.partition("://")
     if is_url:
         place = rest.partition("/")[0]
-        place = place if place.rpartition(":")[1] else f"{place}:{_PORTS.get(scheme, 'PORT')}"
+        if place.endswith("]") or ":" not in place:
+            place += f":{_PORTS.get(scheme, 'PORT')}"
         raise ConfigError(
             "target", f"must be HOST:PORT without scheme and path: {printable(place)}; {got}"
         )

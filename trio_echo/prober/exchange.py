@@ -108,7 +108,7 @@ class Exchanger:
                 wire = await self.dial(address, index)
                 if config.tls is not None:
                     failure = FailureError(Outcome.TLS, "no handshake in time")
-                    wire = await self.secure(wire)
+                wire = await self.secure(wire)
                 connected = sent = trio.current_time()
                 failure = FailureError(Outcome.READ_TIMEOUT, "")
                 for number in range(config.lines):
@@ -346,9 +346,7 @@ def _bind(sock: socket.socket, source: str) -> None:
     try:
         sock.bind((source, 0))
     except OSError as error:
-        detail = f"cannot connect from {source}: {error.strerror}"
-        if error.errno == errno.EADDRNOTAVAIL:
-            detail = f"--source-address {source} is no address of this machine"
+        detail = f"this machine has no --source-address {source}: {error.strerror}"
         raise FailureError(Outcome.LOCAL, detail) from error
 
 
