@@ -120,6 +120,16 @@ def container(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Real control planes on this machine (-- --record writes the records). Needs root and Go."""
+    install(session, "test")
+    session.run(
+        *("python", "-m", "cluster", f"--cache={session.cache_dir / 'cluster'}", *session.posargs),
+        env={"PYTHONPATH": "tests"},
+    )
+
+
+@nox.session
 def workflows(session: nox.Session) -> None:
     """The workflows are what GitHub understands; they run there and nowhere else."""
     install_only(session, "workflows")

@@ -1,0 +1,89 @@
+"""Every overlay of ``manifests/`` is applied for real, and each command of its README is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.processes import run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from cluster.node import Node
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+NAMESPACE = "trio-echo"
+PARTS = ("shared", "common", "weights", "job")
+"""Folders that others are made of."""
+
+
+def overlays() -> list[Path]:
+    """The folders that are applied, those that others build upon first."""
+    found = [path.parent for path in MANIFESTS.rglob("kustomization.yaml")]
+    whole = [path for path in found if not set(path.relative_to(MANIFESTS).parts) & set(PARTS)]
+    component = "kind: Component"
+    kept = [
+        path
+        for path in whole
+        if component not in (path / "kustomization.yaml").read_text(encoding="utf-8")
+    ]
+    order = ("base", "istio", "gateway-api")
+    first = [MANIFESTS / name for name in order]
+    return [*first, *sorted(path for path in kept if path not in first)]
+
+
+async def every_overlay_is_applied(node: Node) -> None:
+    """Each overlay is taken server-side without a warning, a refusal or a message.
+
+    A kind that is not installed here is told apart from one that is refused: its overlay
+    is named and passed over.
+    """
+    for path in overlays():
+        name = str(path.relative_to(MANIFESTS))
+        # Two commands differ in what they do to a Job, which cannot be changed.
+        if "probe" in name:
+            await run_all(
+                "kubectl", "delete", "--ignore-not-found", "-k", str(path), env=node.environment
+            )
+        code, said = await run_all(
+            *("kubectl", "apply", "--server-side", "-k", str(path)), env=node.environment
+        )
+        absent = re.findall(r'no matches for kind "(\w+)" in version "([^"]+)"', said)
+        if absent:
+            kinds = ", ".join(f"{version} {kind}" for kind, version in sorted(set(absent)))
+            print(f"     {name}: not served here: {kinds}", flush=True)
+            continue
+        assert code == 0, f"{name}: {said}"
+        assert "Warning" not in said, f"{name}: {said}"
+        code, said = await run_all(
+            *("istioctl", "analyze", "--namespace", NAMESPACE, "--failure-threshold", "Info"),
+            env=node.environment,
+        )
+        assert "No validation issues found" in said, f"{name}: {said}"
+    await backends_are_ready(node)
+    await nothing_was_violated(node)
+
+
+async def backends_are_ready(node: Node) -> None:
+    """Wait until both versions serve."""
+    names = ("deployment/tcp-echo-v1", "deployment/tcp-echo-v2")
+    for name in names:
+        await node.kubectl("-n", NAMESPACE, "rollout", "status", name, "--timeout=90s")
+
+
+async def nothing_was_violated(node: Node) -> None:
+    """No pod of the namespace was refused, by Pod Security or by anything else."""
+    events = await node.api.items(f"/api/v1/namespaces/{NAMESPACE}/events")
+    refused = [
+        f"{event['involvedObject']['name']}: {event['message']}"
+        for event in events
+        if event["reason"] == "FailedCreate"
+    ]
+    assert not refused, refused
+
+
+CHECKS: Mapping[str, Callable[[Node], Awaitable[None]]] = {
+    "every overlay is applied": every_overlay_is_applied,
+}
