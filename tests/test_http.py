@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from trio_echo.http import MAX_BODY, MAX_CLIENTS, Front, Page, Request, Response, json_response
 

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 import h11
-import structlog
 import trio
+
+from trio_echo.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 __all__ = ["Front", "Page", "Request", "Response", "json_response"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 MAX_HEAD: Final = 16 * 1024
 """Bytes of request line and headers. Prometheus and kubelet send a few hundred;

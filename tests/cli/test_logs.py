@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_echo.cli.logs import LogFormat, LogLevel, configure
+from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
+from trio_echo.log import INFO, Log
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TextIO
 
 
 class Terminal(io.StringIO):
@@ -26,13 +34,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def _default_structlog() -> Iterator[None]:
-    """Leave structlog to the next test as it was."""
-    yield
-    structlog.reset_defaults()
-
-
 def logged(
     say: Callable[[Any], object],
     log_format: LogFormat = LogFormat.CONSOLE,
@@ -41,8 +42,8 @@ def logged(
 ) -> str:
     """Return what is written when `say` logs."""
     stream = stream or io.StringIO()
-    configure(log_format, level, stream)
-    say(structlog.get_logger())
+    with logging_to(log_format, level, stream):
+        say(Log())
     return stream.getvalue()
 
 
@@ -89,13 +90,13 @@ def test_other_events_are_words_and_fields() -> None:
         log.debug("opened", peer="[::1]:4242")
         log.info("drained", connections=3)
         log.warning("no TLS handshake", reason="wrong version number", sni="")
-        log.error("failed", pair="a=b")
+        log.warning("failed", pair="a=b")
 
     assert logged(say).splitlines() == [
         "debug: opened peer=[::1]:4242",
         "drained connections=3",
         "warning: no TLS handshake reason='wrong version number' sni=''",
-        "error: failed pair='a=b'",
+        "warning: failed pair='a=b'",
     ]
 
 
@@ -104,7 +105,7 @@ def test_the_level_is_a_floor(log_format: LogFormat) -> None:
     """Every level under it is silent, itself is not."""
 
     def say(log: Any) -> None:
-        for level in LogLevel:
+        for level in ("debug", "info", "warning", "exception"):
             getattr(log, level)(level)
 
     for number, level in enumerate(LogLevel):
@@ -189,13 +190,88 @@ def test_a_log_that_cannot_be_written_is_lost() -> None:
 
     logged(say_listening, stream=Full())
     closed = io.StringIO()
-    configure(LogFormat.CONSOLE, LogLevel.INFO, closed)
-    closed.close()
-    say_listening(structlog.get_logger())
+    with logging_to(LogFormat.CONSOLE, LogLevel.INFO, closed):
+        closed.close()
+        say_listening(Log())
 
 
 def test_logs_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output is for results."""
-    configure(LogFormat.CONSOLE, LogLevel.INFO)
-    say_listening(structlog.get_logger())
+    with logging_to(LogFormat.CONSOLE, LogLevel.INFO):
+        say_listening(Log())
     assert capsys.readouterr() == ("", "listening on [::]:9000, prefix: hello\n")
+
+
+@contextmanager
+def unread_log() -> Iterator[tuple[TextIO, TextIO]]:
+    """Both ends of a pipe that is full; nobody reads it before the test does."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"before\n" * 512)
+    os.set_blocking(writing, True)
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w") as writer:
+        yield reader, writer
+
+
+def test_a_log_that_nobody_reads_stops_nobody() -> None:
+    """What does not fit is lost and counted; the count is told when the log takes it."""
+    taken: list[str] = []
+    with unread_log() as (reader, writer):
+        with logging_to(LogFormat.CONSOLE, LogLevel.INFO, writer):
+            log = Log(text="x" * 1000)
+            for number in range(10_000):
+                log.info("line", number=number)
+            reading = threading.Thread(target=lambda: taken.extend(reader))
+            reading.start()
+        writer.close()
+        reading.join()
+    lines = [line for line in taken if not line.startswith("before")]
+    *said, told = lines
+    assert re.fullmatch(r"warning: log lines lost count=(\d+)\n", told)
+    assert 1000 < len(said) < 10_000
+    assert len(said) + int(told.partition("=")[2]) == 10_000
+    assert [line.rpartition("=")[2] for line in said] == [f"{n}\n" for n in range(len(said))]
+
+
+def test_the_end_does_not_wait_for_a_log_that_nobody_reads() -> None:
+    """A reader that never comes back holds nothing up."""
+    with unread_log() as (_, writer):
+        began = time.monotonic()
+        with logging_to(LogFormat.CONSOLE, LogLevel.INFO, writer):
+            Log().info("line")
+        assert time.monotonic() - began < 30
+
+
+def test_a_log_that_takes_no_line_for_now_gets_it_later() -> None:
+    """Another program that shares the pipe may have made it non-blocking."""
+    with unread_log() as (reader, writer):
+        os.set_blocking(writer.fileno(), False)
+        with logging_to(LogFormat.CONSOLE, LogLevel.INFO, writer):
+            Log().info("line")
+            line = ""
+            while line != "line\n":
+                line = reader.readline()
+
+
+def test_events_go_to_logging_where_no_command_asks(caplog: pytest.LogCaptureFixture) -> None:
+    """With their fields in words, and as they are."""
+    log = Log(peer="[::1]:1")
+    assert not log.is_enabled_for(INFO)
+    log.info("nobody asked")
+    caplog.set_level("INFO", logger="trio_echo")
+    assert log.is_enabled_for(INFO)
+    log.debug("not this")
+    log.info("opened", reason="a b\x1b")
+    [record] = caplog.records
+    assert record.getMessage() == r"opened peer=[::1]:1 reason='a b\\x1b'"
+    assert vars(record)["event"] == "opened"
+    assert vars(record)["fields"] == {"peer": "[::1]:1", "reason": "a b\x1b"}
+
+
+def test_a_library_is_silent_until_asked() -> None:
+    """Not even a warning is printed, as `logging` would by itself."""
+    code = "from trio_echo.log import Log; Log().warning('x'); Log().exception('y')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")

@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 from certificates import Certificates
 
 from trio_echo.cli import main
 from trio_echo.cli.serve import parse
 from trio_echo.server.config import ServerConfig, TLSConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEFAULTS = ServerConfig(ports=[9000], prefix="one")
 
@@ -180,12 +175,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let none of the caller's variables decide, and leave the log as it was."""
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let none of the caller's variables decide."""
     for name in [name for name in os.environ if name.startswith("TRIO_ECHO_")]:
         monkeypatch.delenv(name)
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(("flag", "value"), BAD)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
+from logged import capture_logs
 from serving import close_with_reset, connected, exchange, running, until
-from structlog.testing import capture_logs
 
 from trio_echo.framing import Framer
 from trio_echo.server.config import ServerConfig

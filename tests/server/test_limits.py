@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from logged import capture_logs
 from serving import (
     answers,
     command,
@@ -21,7 +22,6 @@ from serving import (
     running,
     until,
 )
-from structlog.testing import capture_logs
 
 epolls = pytest.mark.parametrize("epoll", [True, False], ids=["engine", "generic"])
 

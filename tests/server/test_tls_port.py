@@ -16,7 +16,7 @@ import trustme
 from certificates import Certificates
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from logged import capture_logs
 
 from trio_echo.framing import Framer, LineTooLongError, encode_prefix
 from trio_echo.server.config import ServerConfig

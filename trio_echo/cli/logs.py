@@ -1,26 +1,35 @@
-"""The logs of the commands: structlog, on stderr, for people or for machines."""
+"""The log of a command: events on stderr, for people or for machines.
+
+A log never stops the program. Lines are handed to a thread, which writes them;
+where nobody takes them, a bounded number waits, and what comes then is counted
+and lost. The count is told as soon as the log takes a line again.
+"""
 
 from __future__ import annotations
 
-import logging
+import json
 import os
+import select
 import sys
-from contextlib import suppress
+import threading
+import traceback
+from collections import deque
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
+from io import UnsupportedOperation
 from string import Formatter
 from typing import TYPE_CHECKING
 
-import structlog
-from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, plain_traceback
-
+from trio_echo import log
+from trio_echo.cli.output import wants_color
 from trio_echo.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import TextIO
 
-    from structlog.typing import EventDict, Processor, WrappedLogger
-
-__all__ = ["LogFormat", "LogLevel", "configure"]
+__all__ = ["LogFormat", "LogLevel", "logging_to"]
 
 _MESSAGES = {
     "admin": "admin pages on {address}",
@@ -31,7 +40,7 @@ _MESSAGES = {
 """Events that have words of their own, as people and scripts wait for them."""
 
 _FIELDS = {
-    event: [name for _, name, _, _ in Formatter().parse(message) if name]
+    event: {name for _, name, _, _ in Formatter().parse(message) if name}
     for event, message in _MESSAGES.items()
 }
 
@@ -52,8 +61,14 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
-    """Set structlog up for this process.
+_LEVELS = {getattr(log, level.name): level for level in LogLevel}
+
+
+@contextmanager
+def logging_to(
+    log_format: LogFormat, level: LogLevel, stream: TextIO | None = None
+) -> Iterator[None]:
+    """Log the package's events for a while.
 
     On the console an event is its words and then its fields; there is no time
     in front, so that a line is what the documentation says it is. In JSON it is
@@ -66,96 +81,148 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
             ``NO_COLOR`` says otherwise.
     """
     stream = stream or sys.stderr
-    processors: list[Processor] = [structlog.processors.add_log_level]
-    if log_format is LogFormat.JSON:
-        processors += [
-            _add_message,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
-    else:
-        processors += [_put_in_words, _console_renderer(colors=_wants_color(stream))]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=lambda *_: _Lines(stream),
-    )
+    render = _to_json if log_format is LogFormat.JSON else _Console(color=wants_color(stream))
+    writer = _Writer(stream, render)
+    with log.send_to(lambda record: writer.put(render(record)), getattr(log, level.name)):
+        try:
+            yield
+        finally:
+            writer.close()
 
 
-def _wants_color(stream: TextIO) -> bool:
-    """Whether to colour what goes to `stream` (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _add_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add the words of an event that has some to its fields."""
-    message = _MESSAGES.get(event["event"])
+def _to_json(record: log.Record) -> str:
+    """Write an event as one object."""
+    fields = dict(record.fields)
+    entry = fields | {"event": record.event, "level": _LEVELS[record.level]}
+    message = _MESSAGES.get(record.event)
     if message is not None:
-        event["message"] = message.format_map(event)
-    return event
+        entry["message"] = message.format_map(fields)
+    entry["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    if record.error is not None:
+        entry["exception"] = "".join(traceback.format_exception(record.error))
+    return json.dumps(entry, default=repr)
 
 
-def _put_in_words(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Put the words of an event that has some in the place of the fields they tell."""
-    name = event["event"]
-    message = _MESSAGES.get(name)
-    if message is not None:
-        event["event"] = message.format_map(event)
-        for field in _FIELDS[name]:
-            del event[field]
-    return event
+class _Console:
+    """Writes an event for people: ``warning: the event key=value``."""
+
+    def __init__(self, *, color: bool) -> None:
+        codes = ("\x1b[1m", "\x1b[36m", "\x1b[35m", "\x1b[0m") if color else ("", "", "", "")
+        self._bright, self._key, self._value, self._reset = codes
+        colors = {LogLevel.WARNING: "\x1b[33m", LogLevel.ERROR: "\x1b[31m"} if color else {}
+        self._levels = {
+            # The usual level needs no word.
+            number: ""
+            if level is LogLevel.INFO
+            else f"{colors.get(level, '')}{level}:{self._reset} "
+            for number, level in _LEVELS.items()
+        }
+
+    def __call__(self, record: log.Record) -> str:
+        message = _MESSAGES.get(record.event)
+        fields = record.fields
+        if message is None:
+            words = record.event
+        else:
+            words = message.format_map(fields)
+            told = _FIELDS[record.event]
+            fields = {key: value for key, value in fields.items() if key not in told}
+        line = f"{self._levels[record.level]}{self._bright}{visible(words)}{self._reset}"
+        for key, value in fields.items():
+            line += f" {self._key}{key}{self._reset}={self._value}{log.written(value)}{self._reset}"
+        if record.error is not None:
+            line += "\n" + "".join(traceback.format_exception(record.error)).rstrip()
+        return line
 
 
-def _console_renderer(*, colors: bool) -> ConsoleRenderer:
-    """Make the renderer for people: ``warning: the event key=value``."""
-    styles = ConsoleRenderer.get_default_column_styles(colors)
-    levels = ConsoleRenderer.get_default_level_styles(colors)
+_MOST_WAITING = 2**20
+"""Characters that wait for a log that takes none: seconds of a busy server's."""
 
-    def show_level(key: str, value: object) -> str:  # noqa: ARG001 - structlog passes both
-        # The usual level needs no word.
-        return "" if value == "info" else f"{levels[str(value)]}{value}:{styles.reset}"
-
-    return ConsoleRenderer(
-        columns=[
-            Column("level", show_level),
-            Column("event", KeyValueColumnFormatter(None, styles.bright, styles.reset, _printable)),
-            Column(
-                "", KeyValueColumnFormatter(styles.kv_key, styles.kv_value, styles.reset, _value)
-            ),
-        ],
-        exception_formatter=plain_traceback,
-        sort_keys=False,
-    )
+_LAST_WAIT = 1.0
+"""Seconds that the end of the program waits for the log to take the rest."""
 
 
-def _printable(value: object) -> str:
-    """Write a value so that it cannot play with a terminal, whoever logged it."""
-    return visible(str(value))
-
-
-def _value(value: object) -> str:
-    """Write the value of a field, in quotes where its end would not be seen."""
-    text = _printable(value)
-    return text if text and not set(text) & set(" '\"=") else repr(text)
-
-
-class _Lines:
-    """Writes log lines, each with one call, so that processes may share a stream.
+class _Writer:
+    """Writes lines in a thread of its own, which alone waits for who reads them.
 
     A log that cannot be written (a closed pipe, a full disk) is lost; the
-    server goes on.
+    program goes on.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, render: Callable[[log.Record], str]) -> None:
+        self._render = render
+        self._write = _writes_to(stream)
+        self._lines: deque[str] = deque()
+        # Each is counted up by one thread alone, so no lock is needed.
+        self._taken = self._lost = 0  # characters, and lines
+        self._written = self._told = 0
+        self._closed = False
+        self._some = threading.Event()
+        # A daemon: a reader who never reads must not hold the end up.
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
 
-    def msg(self, line: str) -> None:
-        """Write a line."""
-        with suppress(OSError, ValueError):  # ValueError: it is closed
-            self._stream.write(line + "\n")
-            self._stream.flush()
+    def put(self, line: str) -> None:
+        """Hand a line over, or count it as lost."""
+        if self._taken - self._written > _MOST_WAITING:
+            self._lost += 1
+            return
+        self._taken += len(line) + 1
+        self._lines.append(line)
+        if not self._some.is_set():
+            self._some.set()
 
-    debug = info = warning = error = critical = msg
+    def close(self) -> None:
+        """Wait a moment for the rest to be written."""
+        self._closed = True
+        self._some.set()
+        self._thread.join(_LAST_WAIT)
+
+    def _run(self) -> None:
+        while not self._closed or self._lines:
+            self._some.wait()
+            self._some.clear()
+            self._write_all()
+        self._write_all()  # a loss may have been counted since
+
+    def _write_all(self) -> None:
+        while self._lines:
+            # All that has come since: a busy log is written in large pieces.
+            count = len(self._lines)
+            text = "\n".join(self._lines.popleft() for _ in range(count)) + "\n"
+            self._write(text)
+            self._written += len(text)
+        # Nothing that came before the loss is left to be written.
+        lost = self._lost - self._told
+        if lost:
+            self._told += lost
+            record = log.Record(log.WARNING, "log lines lost", {"count": lost})
+            self._write(self._render(record) + "\n")
+
+
+def _writes_to(stream: TextIO) -> Callable[[str], None]:
+    """Make what writes text to a stream, past its buffer and its lock where it has a number.
+
+    A thread that waits with a stream's lock in its hand would break the end of
+    the interpreter, which flushes the stream.
+    """
+    try:
+        descriptor = stream.fileno()
+    except UnsupportedOperation:  # in memory
+        descriptor = None
+
+    def write(text: str) -> None:
+        try:
+            if descriptor is None:
+                stream.write(text)
+                return
+            data = memoryview(text.encode(stream.encoding, "backslashreplace"))
+            while data:
+                try:
+                    data = data[os.write(descriptor, data) :]
+                except BlockingIOError:  # another program that shares it made it so
+                    select.select([], [descriptor], [])
+        except (OSError, ValueError):  # ValueError: it is closed
+            pass
+
+    return write

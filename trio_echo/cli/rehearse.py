@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 import typer
 
-from trio_echo.cli import logs
+from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
 from trio_echo.cli.output import (
     ExitCode,
     JSONOption,
@@ -173,9 +173,9 @@ def rehearse(
 
         write_out(by_hand(plan.route))
         return
-    logs.configure(logs.LogFormat.CONSOLE, logs.LogLevel.WARNING)
     command = _Command(plan, output)
-    code = trio.run(command.run, plan, configure, sets, load if hold else None)
+    with logging_to(LogFormat.CONSOLE, LogLevel.WARNING):
+        code = trio.run(command.run, plan, configure, sets, load if hold else None)
     raise typer.Exit(output.end(code))
 
 

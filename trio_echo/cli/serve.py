@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import trio
 import typer
 
-from trio_echo.cli.logs import LogFormat, LogLevel, configure
+from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
 from trio_echo.cli.signals import expect, received
 from trio_echo.errors import ConfigError
 from trio_echo.framing import DEFAULT_MAX_LINE
@@ -130,10 +130,11 @@ def settings(
 def serve(**options: Any) -> None:
     """Run the command."""
     said = settings(**options)
-    configure(said.log_format, said.log_level)
     _raise_descriptor_limit()
     expect()  # a signal drains
-    raise typer.Exit(trio.run(_serve_until_signalled, said.config))
+    with logging_to(said.log_format, said.log_level):
+        code = trio.run(_serve_until_signalled, said.config)
+    raise typer.Exit(code)
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> ServerConfig:

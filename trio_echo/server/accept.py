@@ -9,8 +9,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
+
+from trio_echo.log import Log
 
 if TYPE_CHECKING:
     from trio_echo.server.connections import Connections
@@ -35,7 +36,7 @@ _IPV6_MINHOPCOUNT: Final = 73
 
 _MOST_HOPS: Final = 255
 
-_log = structlog.get_logger()
+_log = Log()
 
 
 class Acceptor:

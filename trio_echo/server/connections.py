@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import sys
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import outcome
-import structlog
 import trio
 
 from trio_echo.framing import Framer, encode_prefix
+from trio_echo.log import DEBUG, Log
 from trio_echo.server.connection import QUIET, Connection, converse, end_politely
 from trio_echo.server.listeners import peer
 from trio_echo.server.log import LoggedFramer, Throttle
@@ -21,8 +20,6 @@ from trio_echo.server.tls import HandshakeError
 if TYPE_CHECKING:
     import socket
     import ssl
-
-    from structlog.typing import FilteringBoundLogger
 
     from trio_echo.server.config import ServerConfig
     from trio_echo.server.epoll import Hub
@@ -80,9 +77,9 @@ class Connections:
         self._waiting = trio.lowlevel.ParkingLot()
         self._spare: list[trio.lowlevel.Task] = []
         self._draining = False
-        self._log: FilteringBoundLogger = structlog.get_logger().bind()
+        self._log = Log()
         # Asked once: even a log call that is filtered out costs a microsecond.
-        self._debug = self._log.is_enabled_for(logging.DEBUG)
+        self._debug = self._log.is_enabled_for(DEBUG)
         self._throttle = Throttle(self._log)
 
     @property
@@ -173,7 +170,7 @@ class Connections:
     def _framer(self, client: tuple[str, int]) -> Framer:
         """Make the framer of a new connection."""
         if self._config.log_lines:
-            log = self._log.bind(peer=peer(client))
+            log = Log(peer=peer(client))
             return LoggedFramer(log, self._prefix, self._config.max_line)
         return Framer(self._prefix, self._config.max_line)
 

@@ -17,7 +17,7 @@ from trio_echo.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from structlog.typing import FilteringBoundLogger
+    from trio_echo.log import Log
 
 __all__ = ["LoggedFramer", "Throttle"]
 
@@ -38,7 +38,7 @@ class LoggedFramer(Framer):
 
     __slots__ = ("_log",)
 
-    def __init__(self, log: FilteringBoundLogger, prefix: bytes, max_line: int) -> None:
+    def __init__(self, log: Log, prefix: bytes, max_line: int) -> None:
         super().__init__(prefix, max_line)
         self._log = log
 
@@ -88,7 +88,7 @@ class Throttle:
         period: the length of a window in seconds.
     """
 
-    def __init__(self, log: FilteringBoundLogger, *, burst: int = 10, period: float = 10.0) -> None:
+    def __init__(self, log: Log, *, burst: int = 10, period: float = 10.0) -> None:
         self._log = log
         self._burst = burst
         self._period = period

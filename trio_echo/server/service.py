@@ -6,9 +6,9 @@ import select
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
+from trio_echo.log import Log
 from trio_echo.server.accept import Acceptor, refuse_new
 from trio_echo.server.connections import Connections
 from trio_echo.server.epoll import open_hub
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "serve"]
 
-_log = structlog.get_logger()
+_log = Log()
 
 
 class Server:
