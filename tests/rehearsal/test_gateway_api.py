@@ -135,6 +135,16 @@ def test_route_of_the_mesh_listens_at_the_service() -> None:
     assert shares(plan(BACKENDS, route(BOTH, parent))) == [(7000, (), {"one": 80, "two": 20})]
 
 
+def test_envoy_gateway_has_no_mesh_and_no_virtual_services() -> None:
+    """What is Istio's own is said to be."""
+    parent = '{group: "", kind: Service, name: echo, port: 7000}'
+    with pytest.raises(ManifestError, match="Envoy Gateway has no mesh for a Service"):
+        plan(BACKENDS, route(BOTH, parent), plane="envoy-gateway")
+    found = plan(ISTIO, plane="envoy-gateway")
+    assert {each.plane for each in found.route.listeners} == {"istio"}
+    assert notices(found, ["VirtualServices are Istio's own"])
+
+
 @pytest.mark.parametrize(
     ("class_", "document", "option", "plane", "said"),
     [

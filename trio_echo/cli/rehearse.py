@@ -226,7 +226,11 @@ class _Command(Events):
 
     def up(self, listener: Listener, port: int) -> None:
         instead = f", as {listener.port} is not free" if port != listener.port else ""
-        self._say(f"{listener.name}: Envoy on 127.0.0.1:{port}{instead}")
+        plane = PLANES[listener.plane]
+        self._say(
+            f"{listener.name}: Envoy on 127.0.0.1:{port}{instead},"
+            f" the way {plane.title} runs it: {plane.way}"
+        )
 
     def probing(self, tally: Tally) -> None:
         assert self._live is not None  # noqa: S101 - `run` has set it

@@ -111,6 +111,7 @@ def _localities(name: str, chain: Chain, machine: Machine) -> Json:
 ENVOY_GATEWAY = Plane(
     name="envoy-gateway",
     title="Envoy Gateway",
+    way="connections take turns",
     classes=frozenset({"eg", "envoy-gateway"}),
     controllers=frozenset({"gateway.envoyproxy.io/gatewayclass-controller"}),
     pools=True,

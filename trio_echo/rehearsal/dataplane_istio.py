@@ -151,6 +151,7 @@ def _optional_duration(seconds: float | None) -> str | None:
 ISTIO = Plane(
     name="istio",
     title="Istio",
+    way="each connection is drawn",
     classes=frozenset({"istio", "istio-remote", "istio-waypoint", "istio-east-west"}),
     controllers=frozenset(
         {

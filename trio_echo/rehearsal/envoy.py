@@ -91,6 +91,7 @@ class Plane:
     Attributes:
         name: as ``--as`` has it.
         title: in words.
+        way: how it chooses for each connection, in words.
         classes: names of GatewayClasses that are known to be its own.
         controllers: what the GatewayClass document calls it.
         pools: whether the destinations of a route are localities of one
@@ -101,6 +102,7 @@ class Plane:
 
     name: str
     title: str
+    way: str
     classes: frozenset[str]
     controllers: frozenset[str]
     pools: bool

@@ -206,6 +206,8 @@ class _Attachment:
         if (parent.group.replace(".x-k8s.", ".k8s."), kind) not in _PARENTS:
             group = f" of {parent.group}" if parent.group else ""
             raise document.error(path, f"a parent of kind {parent.kind}{group} is not carried out")
+        if kind == "Service" and self._reader.plane not in {None, DEFAULT}:
+            raise document.error(path, f"{self._reader.plane.title} has no mesh for a Service")
         wanted = (parent.namespace or document.namespace, parent.name)
         named = [each for each in self._found if (each.kind, each.parent) == (kind, wanted)]
         if not named:

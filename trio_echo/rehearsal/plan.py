@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import ManifestError
+from trio_echo.rehearsal.dataplane import DEFAULT
 from trio_echo.rehearsal.destination_rules import DestinationRules
 from trio_echo.rehearsal.documents import Lenient, Metadata
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
@@ -140,10 +141,10 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         note=notes.note,
         say=notes.say,
     )
-    listeners = [
-        *istio_listeners(known["istio"], workloads, rules, notes.note),
-        *gateway_api_listeners(reader),
-    ]
+    own = istio_listeners(known["istio"], workloads, rules, notes.note)
+    if own and plane not in {None, DEFAULT}:
+        notes.say(f"VirtualServices are {DEFAULT.title}'s own, and run as it runs them")
+    listeners = [*own, *gateway_api_listeners(reader)]
     if not listeners:
         raise ManifestError(_nothing_routed(documents))
     backends = {each.backend.name: each.backend for each in workloads.deployments}
