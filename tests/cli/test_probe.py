@@ -246,7 +246,7 @@ async def test_log_says_a_line_now_and_then() -> None:
         (["x:1", "--expect", "one=-1"], "--expect: 'one' must have a weight of 0 or more"),
         (["x:1", "--expect", "one=0"], "--expect: at least one backend"),
         (["x:1", "--connections", "0"], "--connections: must be more than 0, got 0"),
-        (["x:1", "--connections", "x"], "'--connections'"),
+        (["x:1", "--connections", "x"], "--connections: must be a whole number, got 'x'"),
         (["x:1", "--margin", "5"], "--margin: must be more than 0 and less than 1, got 5"),
         (["x:1", "--tls-key", "k.pem"], "--tls-key: needs --tls-cert"),
         (["x:1", "--tls-ca", "missing.pem"], "--tls-ca: cannot use missing.pem: No such file"),

@@ -11,6 +11,7 @@ from certificates import Certificates
 
 from trio_echo.cli import main
 from trio_echo.cli.serve import parse
+from trio_echo.errors import ConfigError
 from trio_echo.server.config import ServerConfig, TLSConfig
 
 DEFAULTS = ServerConfig(ports=[9000], prefix="one")
@@ -190,6 +191,33 @@ def test_a_bad_value_is_refused_by_name(
     assert flag in refused([*good, flag, value], capsys)
     monkeypatch.setenv(variable(flag), value)
     assert flag in refused(good, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--max-line", "64k", "must be a whole number, got '64k'"),
+        ("--idle-timeout", "1h", "must be a number, got '1h'"),
+        ("--log-level", "loud", "must be one of debug, info, warning, error, got 'loud'"),
+    ],
+)
+def test_what_cannot_be_read_is_quoted(
+    flag: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The value, and what would be right."""
+    assert refused(["0", "one", flag, value], capsys) == f"trio-echo: {flag}: {said}\n"
+
+
+@pytest.mark.parametrize(("value", "right"), [("1", True), ("False", False), ("on", True)])
+def test_a_switch_can_be_set_by_the_environment(value: str, right: bool) -> None:
+    """In the usual spellings."""
+    assert parse(["0", "one"], {"TRIO_ECHO_LOG_LINES": value}).log_lines is right
+
+
+def test_a_switch_takes_no_other_word() -> None:
+    """Neither yes nor no."""
+    with pytest.raises(ConfigError, match="must be true or false, got 'maybe'"):
+        parse(["0", "one"], {"TRIO_ECHO_LOG_LINES": "maybe"})
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_ARGUMENTS)

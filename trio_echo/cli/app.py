@@ -1,10 +1,9 @@
-"""The commands by name, their help, and how each of them ends."""
+"""The commands by name, and how each of them ends."""
 
 from __future__ import annotations
 
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
@@ -13,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 import trio_echo
 from trio_echo.cli import signals
+from trio_echo.cli.command import Help, make_command
 from trio_echo.cli.output import ExitCode, OutputError, Words, leave_no_gap, write_out
 from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    # typer carries click inside, and exports no names for these two.
+    # typer carries click inside, and exports no names for these.
     from typer._click import Command as AnyCommand
-    from typer._click import Context, HelpFormatter
-    from typer.core import TyperOption
+    from typer._click import Context
 
 __all__ = ["run"]
 
@@ -40,8 +39,6 @@ _COMMANDS = {
 
 _ARGUMENTS = {"ports": "PORTS", "prefix": "PREFIX", "target": "HOST:PORT"}
 """Settings that are no options, as the usage shows them."""
-
-_WIDEST = 100
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -142,99 +139,13 @@ def _leaves(error: Exception) -> Iterator[Exception]:
         yield error
 
 
-class _Help:
-    """Help as plain text: what it does, how to call it, options by subject, examples.
-
-    An option's subject is its ``rich_help_panel``. What follows "Examples:" in
-    a command's docstring is printed as it stands.
-    """
-
-    def format_help(self, context: Context, formatter: HelpFormatter) -> None:
-        command = context.command
-        text, _, examples = (command.help or "").partition("\n\nExamples:\n")
-        width = min(_WIDEST, formatter.width + 2)  # the formatter leaves a margin
-        write = formatter.write
-        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-        write(_wrapped(f"Usage: {usage}", width, indent=7) + "\n")
-        for paragraph in text.split("\n\n"):
-            write("\n" + _wrapped(" ".join(paragraph.split()), width) + "\n")
-        for subject, rows in self._subjects(context).items():
-            write(f"\n{subject}:\n" + _table(rows, width))
-        if examples:
-            write("\nExamples:\n" + textwrap.indent(textwrap.dedent(examples), "  ") + "\n")
-
-    def get_help_option(self, context: Context) -> TyperOption | None:
-        """The option that prints the help, through our own door: stdout may be full."""
-        option: TyperOption = super().get_help_option(context)  # type: ignore[misc]  # a mixin
-        option.callback = _print_help
-        return option
-
-    def _subjects(self, context: Context) -> dict[str, list[tuple[str, str]]]:
-        """The rows of each subject, in the order in which they are declared."""
-        subjects: dict[str, list[tuple[str, str]]] = {}
-        for parameter in context.command.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is None:
-                continue
-            name, text = record
-            if parameter.param_type_name == "argument":
-                name = parameter.metavar or str(parameter.name)
-            default = "Arguments" if parameter.param_type_name == "argument" else "Other options"
-            subject = getattr(parameter, "rich_help_panel", None) or default
-            subjects.setdefault(subject, []).append((name, text))
-        if isinstance(context.command, TyperGroup):
-            subjects = {"Commands": list(_COMMANDS.items()), "Options": subjects["Other options"]}
-        return subjects
-
-
-def _print_help(context: Context, _parameter: object, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
-        write_out(context.get_help() + "\n")
-        raise typer.Exit
-
-
-def _wrapped(text: str, width: int, indent: int = 0) -> str:
-    """Wrap between words, never inside one: an option or a name stays whole."""
-    return textwrap.fill(
-        text,
-        width,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-_NAMES_WIDTH = 26
-
-
-def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
-    """Names to the left, their texts to the right; a long name has a line to itself."""
-    rows = list(rows)
-    column = 4 + max(len(name) for name, _ in rows if len(name) <= _NAMES_WIDTH)
-    lines = []
-    for name, text in rows:
-        first = (
-            f"  {name}".ljust(column) if len(name) <= _NAMES_WIDTH else f"  {name}\n{'':{column}}"
-        )
-        wrapped = _wrapped(text, width - column).replace("\n", "\n" + " " * column)
-        lines.append(f"{first}{wrapped}\n")
-    return "".join(lines)
-
-
-class Command(_Help, TyperCommand):
-    """One command, with help as it is here."""
-
-
 class _Lazily(Mapping[str, "AnyCommand"]):
     """The commands, each imported when it is looked up."""
 
     def __getitem__(self, name: str) -> AnyCommand:
         if name not in _COMMANDS:
             raise KeyError(name)
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        function = getattr(import_module(f"trio_echo.cli.{name}"), name)
-        app.command(name, cls=Command)(function)
-        return typer.main.get_command(app)
+        return make_command(name, getattr(import_module(f"trio_echo.cli.{name}"), name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(_COMMANDS)
@@ -243,12 +154,17 @@ class _Lazily(Mapping[str, "AnyCommand"]):
         return len(_COMMANDS)
 
 
-class _Commands(_Help, TyperGroup):
+class _Commands(Help, TyperGroup):
     """The command ``trio-echo`` itself."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = _Lazily()  # type: ignore[assignment]  # nobody adds to them
+
+    def subjects(self, context: Context) -> dict[str, list[tuple[str, str]]]:
+        """The commands first, without importing them."""
+        [options] = super().subjects(context).values()
+        return {"Commands": list(_COMMANDS.items()), "Options": options}
 
 
 _app = typer.Typer(

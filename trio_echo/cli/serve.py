@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import trio
 import typer
 
+from trio_echo.cli.command import make_command
 from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
 from trio_echo.cli.signals import expect, received
 from trio_echo.errors import ConfigError
@@ -166,9 +167,7 @@ _REPEATED = {"host"}
 @functools.cache
 def _parser() -> tuple[Any, Mapping[str, str]]:
     """The command line alone, deaf to this process's environment, and its variables by name."""
-    app = typer.Typer(add_completion=False)
-    app.command()(settings)
-    command = typer.main.get_command(app)
+    command = make_command("serve", settings)
     variables: dict[str, str] = {}
     for each in command.params:
         if each.envvar:
