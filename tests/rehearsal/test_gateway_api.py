@@ -56,6 +56,21 @@ def test_listener_without_route_is_noticed() -> None:
     assert notices(found, ["listener idle, to which no route attaches"])
 
 
+def test_fields_that_decide_nothing_here_are_noticed() -> None:
+    """Of each kind of document."""
+    texts = [gateway(WEB, more=ALLOWED), LISTENER_SET, route(BOTH, AT_SET)]
+    for kind, text in zip(("Gateway", "ListenerSet", "TCPRoute"), texts, strict=True):
+        others = [each for each in texts if each is not text]
+        assert notices(plan(BACKENDS, *others, f"{text}status: {{}}\n"), [kind, "status"])
+
+
+def test_route_attaches_to_every_listener_that_takes_it() -> None:
+    """A parent without a section means all of them, read once."""
+    two = f"{TCP}, {{name: more, protocol: TCP, port: 9001}}"
+    found = plan(BACKENDS, gateway(two), route(BOTH))
+    assert [port for port, _, _ in shares(found)] == [9000, 9001]
+
+
 def test_istios_policies_hold_for_its_routes() -> None:
     """A DestinationRule shapes the Services of a TCPRoute too, but not with Envoy Gateway."""
     rule = """

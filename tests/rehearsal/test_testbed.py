@@ -19,7 +19,7 @@ import trio.testing
 from trio_echo.errors import RehearsalError
 from trio_echo.rehearsal import process
 from trio_echo.rehearsal import testbed as testbed_module
-from trio_echo.rehearsal.dataplane import configure
+from trio_echo.rehearsal.dataplane import PLANES, configure, run_by
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import built_in
 from trio_echo.rehearsal.testbed import Authority, open_testbed
@@ -263,6 +263,9 @@ async def test_admin_interface_that_fails_is_told(monkeypatch: pytest.MonkeyPatc
             await testbed.envoy.get("/nonsense")
         with pytest.raises(RehearsalError, match="did not take in the route"):
             await testbed.envoy.took("listener_manager.lds", "another", rejected=9)
+        await testbed.change(run_by(PLANES["envoy-gateway"], testbed.route))
+        with pytest.raises(RehearsalError, match="did not take in the endpoints"):
+            await testbed.envoy.took_endpoints("another")
         with socket.socket() as nobody:
             nobody.bind(("127.0.0.1", 0))
             testbed.envoy.admin = nobody.getsockname()
