@@ -534,7 +534,12 @@ def test_certificate_of_another_namespace_needs_a_grant() -> None:
         (
             "sectionName: bar",
             "sectionName: bar\n  - name: my-tcp-gateway\n    sectionName: bar",
-            r"parentRefs\[1\]: refers to Gateway my-tcp-gateway like another: sectionName or port",
+            r"parentRefs\[1\]: refers to Gateway my-tcp-gateway as another does: sectionName",
+        ),
+        (
+            "sectionName: bar",
+            "sectionName: bar\n  - name: my-tcp-gateway",
+            r"parentRefs\[1\]: .* sectionName must be specified in both, and unique",
         ),
         ("name: my-foo-service\n      port", "name: gone\n      port", "there is no Service gone"),
         ("protocol: TCP", "protocol: TLS", r"listeners\[0\].tls: must be set for protocol TLS"),
@@ -565,6 +570,18 @@ def test_mistake_is_named_with_file_document_and_field(old: str, new: str, messa
     assert re.search(message, str(caught.value)), caught.value
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("1.yaml:")
+
+
+def test_parts_of_one_parent_are_told_apart() -> None:
+    """By their sections; in v1alpha2 by their ports too."""
+    two = f"{TCP}, {{name: more, protocol: TCP, port: 9001}}"
+    sections = "{name: gateway, sectionName: tcp}, {name: gateway, sectionName: more}"
+    ports = "{name: gateway, port: 9000}, {name: gateway, port: 9001}"
+    for parents, version in ((sections, "v1"), (ports, "v1alpha2")):
+        found = plan(BACKENDS, gateway(two), route(BOTH, parents, version=version))
+        assert [port for port, _, _ in shares(found)] == [9000, 9001]
+    with pytest.raises(ManifestError, match="sectionName must be specified in both"):
+        plan(BACKENDS, gateway(two), route(BOTH, ports))
 
 
 def test_route_without_parents_attaches_nowhere() -> None:

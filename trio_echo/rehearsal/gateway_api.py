@@ -37,7 +37,13 @@ Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 _MOST_RULES = 16
 _SERVICE = {("", "Service"), ("core", "Service")}
-_PARENTS = {(GROUP, "Gateway"), (GROUP, "ListenerSet"), *_SERVICE}
+_ISTIO = "networking.istio.io"
+_PARENTS = {
+    (GROUP, "Gateway"),
+    (GROUP, "ListenerSet"),
+    (_ISTIO, "ServiceEntry"),
+    *_SERVICE,
+}
 
 
 class ParentRef(Strict):
@@ -176,18 +182,28 @@ class _Attachment:
 
     def _check_parents(self) -> None:
         """Complain about two references to one parent that do not tell its parts apart."""
-        seen: set[tuple[object, ...]] = set()
         parents = self._read.spec.parent_refs
+        ports = self._document.api_version.endswith("/v1alpha2")
         for index, each in enumerate(parents):
-            parent = (each.group, each.kind, each.namespace or self._document.namespace, each.name)
-            part = (*parent, each.section_name, each.port)
-            if part in seen:
-                raise self._document.error(
-                    f"spec.parentRefs[{index}]",
-                    f"refers to {each.kind} {each.name} like another: sectionName or port must"
-                    " be specified, and unique",
-                )
-            seen.add(part)
+            for other in parents[:index]:
+                if self._parent(each) != self._parent(other):
+                    continue
+                same = each.section_name == other.section_name
+                if ports and each.port != other.port:
+                    same = False
+                elif None in {each.section_name, other.section_name}:
+                    same = True
+                if same:
+                    raise self._document.error(
+                        f"spec.parentRefs[{index}]",
+                        f"refers to {each.kind} {each.name} as another does: sectionName must"
+                        " be specified in both, and unique",
+                    )
+
+    def _parent(self, parent: ParentRef) -> tuple[str, ...]:
+        """What a parent reference means, whatever part of it."""
+        namespace = parent.namespace or self._document.namespace
+        return (parent.group, parent.kind, namespace, parent.name)
 
     def _refs(self) -> Iterator[_Numbered]:
         """Every backend reference of every rule."""
@@ -206,8 +222,8 @@ class _Attachment:
         if (parent.group.replace(".x-k8s.", ".k8s."), kind) not in _PARENTS:
             group = f" of {parent.group}" if parent.group else ""
             raise document.error(path, f"a parent of kind {parent.kind}{group} is not carried out")
-        if kind == "Service" and self._reader.plane not in {None, DEFAULT}:
-            raise document.error(path, f"{self._reader.plane.title} has no mesh for a Service")
+        if kind in {"Service", "ServiceEntry"} and self._reader.plane not in {None, DEFAULT}:
+            raise document.error(path, f"{self._reader.plane.title} has no mesh for a {kind}")
         wanted = (parent.namespace or document.namespace, parent.name)
         named = [each for each in self._found if (each.kind, each.parent) == (kind, wanted)]
         if not named:
@@ -380,12 +396,13 @@ class _Attachment:
             _UnusableError: it leads nowhere.
         """
         ref = numbered.ref
-        if (ref.group, ref.kind) not in _SERVICE:
+        hostname = (ref.group, ref.kind) == (_ISTIO, "Hostname") and plane is DEFAULT
+        if (ref.group, ref.kind) not in _SERVICE and not hostname:
             group = f" of {ref.group}" if ref.group else ""
             raise _UnusableError(f"only kind Service is carried out, got {ref.kind}{group}")
         namespace = ref.namespace or self._document.namespace
         kind = self._document.kind
-        if not self._reader.grants.allow(
+        if not hostname and not self._reader.grants.allow(
             kind, self._document.namespace, ("", "Service", ref.name), namespace
         ):
             raise _UnusableError(

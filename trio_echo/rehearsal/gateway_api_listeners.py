@@ -588,14 +588,15 @@ def _check_conflicts(found: Sequence[Place]) -> None:
 
 
 def _service_places(service: Service) -> Iterator[Place]:
-    """The ports of a Service, to which routes of the mesh attach."""
+    """The ports of a Service or ServiceEntry, to which routes of the mesh attach."""
+    kind, own = service.document.kind, (service.namespace, service.document.name)
     for port in service.ports:
         yield Place(
-            name=f"Service {service.namespace}/{service.name} port {port.port}",
+            name=f"{kind} {service.namespace}/{service.name} port {port.port}",
             port=port.port,
-            kind="Service",
-            parent=(service.namespace, service.name),
-            gateway=(service.namespace, service.name),
+            kind=kind,
+            parent=own,
+            gateway=own,
             section=None,
             protocol="TCP",
             takes=frozenset({"TCPRoute", "TLSRoute"}),
