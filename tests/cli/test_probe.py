@@ -187,7 +187,7 @@ async def test_terminal_shows_bars() -> None:
     assert "█" in shown
     assert "░" in shown
     assert "┃" in shown
-    assert re.search(r"\d+ connections to 127\.0\.0\.1:\d+: one \d", shown)
+    assert re.search(r"\d+ of up to \d+ connections to 127\.0\.0\.1:\d+ in \d+ ", shown)
     assert "\x1b[1;32mPASS: " in shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from reports import ok
 from rich.console import Console
 
@@ -16,7 +17,10 @@ EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 
 def counted(*results: Result) -> Tally:
     """A tally in the middle of a probe."""
-    tally = Tally(ProbeConfig(target="echo.test:9000", expect=EIGHTY_TWENTY, max_errors=9), "run")
+    tally = Tally(
+        ProbeConfig(target="echo.test:9000", expect=EIGHTY_TWENTY, max_errors=9, connections=5000),
+        "run",
+    )
     tally.address = "127.0.0.1:9000"
     tally.phase = "probing"
     for index, result in enumerate(results):
@@ -38,9 +42,18 @@ def test_line_counts() -> None:
     """Shares of all connections, failures by their word."""
     tally = counted(ok("one"), ok("one"), ok("two"), Result(Outcome.RESET))
     assert line(tally) == (
-        "4 connections to 127.0.0.1:9000 (echo.test): one 50.0 %, two 25.0 %, reset 1"
+        "4 of up to 5000 connections to 127.0.0.1:9000 (echo.test): one 50.0 %, two 25.0 %, reset 1"
     )
     assert line(tally, counts=False) == "probing 127.0.0.1:9000 (echo.test)"
+
+
+async def test_line_says_how_long_and_how_many() -> None:
+    """Without a bound, for how long alone."""
+    tally = Tally(ProbeConfig(target="127.0.0.1:9000", duration=5), "run")
+    tally.phase, tally.started = "probing", trio.current_time() - 2
+    tally.take(0, ok("one"))
+    assert line(tally) == "1 connection to 127.0.0.1:9000 in 2.0 s: one 100.0 %"
+    assert "expected" not in rendered(tally)
 
 
 def rendered(tally: Tally) -> str:
@@ -58,7 +71,8 @@ def test_picture_has_a_bar_for_each_backend() -> None:
     assert "one" in shown
     assert "100.0 %" in shown
     assert "0.0 %" in shown
-    assert "1 connection to" in shown
+    assert "1 of up to 5000 connections to" in shown
+    assert "true share: █ at least, ▓ observed, ░ at most; ┃ expected" in shown
 
 
 @pytest.mark.parametrize(

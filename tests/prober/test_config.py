@@ -118,6 +118,7 @@ def needed(*weights: float) -> int:
         ({}, 5000, 16, None),
         ({"expect": {"one": 4, "two": 1}}, needed(4, 1), 16, 0),
         ({"expect": {"one": 4, "two": 1}, "max_errors": 3}, needed(4, 1) + 240, 16, 3),
+        ({"expect": {"one": 4, "two": 1}, "max_errors": 5000}, 2 * needed(4, 1), 16, 5000),
         ({"expect": {"one": 1}, "duration": 5}, None, 16, 0),
         ({"expect": {"one": 9999, "two": 1}}, 50_000, 16, 0),
         ({"duration": 5}, None, 16, None),

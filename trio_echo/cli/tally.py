@@ -13,7 +13,7 @@ from rich.text import Text
 from trio_echo.cli.output import Words
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.split import interval
-from trio_echo.prober.words import percent, shown_name
+from trio_echo.prober.words import duration, percent, shown_name
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
@@ -84,7 +84,21 @@ def line(tally: Tally, *, counts: bool = True) -> str:
         for outcome, count in tally.counts.outcomes.items()
         if outcome is not Outcome.OK and count
     ]
-    return f"{total} connection{'s' * (total != 1)} to {target}: {', '.join(parts)}"
+    plural = "s" * ((tally.budget or total) != 1)
+    spent = f"{total}{_of(tally)} connection{plural} to {target}{_since(tally)}"
+    return f"{spent}: {', '.join(parts)}"
+
+
+def _of(tally: Tally) -> str:
+    """How many connections there may be."""
+    return "" if tally.budget is None else f" of up to {tally.budget}"
+
+
+def _since(tally: Tally) -> str:
+    """How long it has taken so far."""
+    if tally.started is None:
+        return ""
+    return f" in {duration(trio.current_time() - tally.started)}"
 
 
 def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:
@@ -102,14 +116,23 @@ def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:
             Text(percent(share), justify="right"),
             Text(f"{100 * low:.1f} to {100 * high:.1f} %", style="dim"),
         )
-    table.caption = Text(line(tally), style="dim")
+    solid, within, beyond, mark = _marks(ascii_only=ascii_only)
+    legend = f"true share: {solid} at least, {within} observed, {beyond} at most"
+    if expectation.shares:
+        legend += f"; {mark} expected"
+    table.caption = Text(f"{line(tally)}\n{legend}", style="dim")
     table.caption_justify = "left"
     return table
 
 
+def _marks(*, ascii_only: bool) -> tuple[str, str, str, str]:
+    """What bars are drawn with: surely within the share, observed, perhaps, expected."""
+    return ("#", "+", "-", "|") if ascii_only else ("█", "▓", "░", "┃")
+
+
 def bar(share: float, low: float, high: float, expected: float | None, *, ascii_only: bool) -> Text:
     """One bar: solid up to the interval, shaded within it, a mark at what is expected."""
-    solid, within, beyond, mark = "#+-|" if ascii_only else "█▓░┃"
+    solid, within, beyond, mark = _marks(ascii_only=ascii_only)
     drawn = Text()
     for cell in range(_CELLS):
         start, end = cell / _CELLS, (cell + 1) / _CELLS

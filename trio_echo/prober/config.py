@@ -163,9 +163,10 @@ class ProbeConfig:
             return self.connections
         if not self.expect:
             return DEFAULT_CONNECTIONS
-        # Each failed connection widens the intervals; so many more make up for it.
+        needed = connections_needed(self.expectation)
+        # Each failed connection widens the intervals; so many more make up for a few.
         more = ceil(_FOR_EACH_ERROR * (self.error_limit or 0) / self.expectation.margin)
-        return min(MOST_CONNECTIONS, connections_needed(self.expectation) + more)
+        return min(MOST_CONNECTIONS, needed + min(needed, more))
 
     @property
     def host(self) -> str:

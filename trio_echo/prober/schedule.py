@@ -98,6 +98,7 @@ class Tally:
     Attributes:
         config: what the probe was told.
         run: the tag of this run.
+        budget: connections to spend at most; None for as many as the duration holds.
         phase: what it does now: ``resolving``, ``waiting``, ``probing`` or ``done``.
         address: the numeric address it connects to, once known.
         counts: what was counted so far; it grows.
@@ -118,6 +119,7 @@ class Tally:
     def __init__(self, config: ProbeConfig, run: str) -> None:
         self.config = config
         self.run = run
+        self.budget = config.budget
         self.phase = "resolving"
         self.address: str | None = None
         self.counts = Counts()
@@ -268,7 +270,7 @@ class _Schedule:
         self._over = trio.Event()
         self._behind = trio.lowlevel.ParkingLot()
         self._next = 0
-        self._budget = self._config.budget
+        self._budget = tally.budget
         self._started = trio.current_time()
 
     async def run(self) -> None:

@@ -447,23 +447,30 @@ def headline(report: Report) -> str:
 
 def basis(report: Report) -> str:
     """What the verdict rests on, in one line."""
-    expectation = report.expectation
+    if report.verdict is Verdict.UNMEASURED:
+        return f"{_connections(report.connections)} judged; nothing can be said about the split"
     spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
     if len(report.runs) > 1:
         spent += f", {len(report.runs)} runs"
-    if report.verdict is Verdict.UNMEASURED:
-        return f"{_connections(report.connections)} judged; nothing can be said about the split"
+    return f"{spent}; {_promise(report)}"
+
+
+def _promise(report: Report) -> str:
+    """How sure the verdict is."""
+    expectation = report.expectation
     if report.verdict is Verdict.FAIL and not _split_failed(report):
-        return f"{spent}; {report.error_limit} may fail, and {report.errors} did"
+        return f"{report.error_limit} may fail, and {report.errors} did"
     if not expectation.shares:
-        return f"{spent}; no split was expected, so there is no verdict on it"
-    says = "neither PASS nor FAIL is proved"
+        return "no split was expected, so there is no verdict on it"
+    if affinity(report.counts.sources):
+        return "who answers goes by source address, so no chance of error holds"
+    chance = f"with a chance of {expectation.alpha:g} at most"
     if report.verdict is Verdict.PASS:
-        says = f"a share off by {_points(expectation.margin)} or more passes"
-    elif report.verdict is Verdict.FAIL:
+        return f"a share off by {_points(expectation.margin)} or more passes {chance}"
+    if report.verdict is Verdict.FAIL:
         within = f" off by {_points(expectation.tolerance)} or less"
-        says = f"a split{within} fails" if expectation.tolerance else "a right split fails"
-    return f"{spent}; {says} with a chance of {expectation.alpha:g} at most"
+        return f"a {f'split{within}' if expectation.tolerance else 'right split'} fails {chance}"
+    return "neither PASS nor FAIL is proved so far"
 
 
 def reasons(report: Report) -> Iterator[Remark]:
