@@ -6,6 +6,7 @@ import select
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import pytest
@@ -18,7 +19,7 @@ from serving import answers, close_with_reset, connected, receive, receive_all, 
 
 from trio_echo.framing import Framer, encode_prefix
 from trio_echo.server.connection import EndedError, converse, end_politely
-from trio_echo.server.epoll import open_hub
+from trio_echo.server.epoll import arrived, open_hub
 from trio_echo.server.stream import LoopStream
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ async def conversing(
                 stream = hub.stream(theirs)
             else:
                 wrapped = trio.socket.from_stdlib_socket(theirs)
-                stream = LoopStream(trio.SocketStream(wrapped), wrapped.close)
+                there = partial(arrived, wrapped)
+                stream = LoopStream(trio.SocketStream(wrapped), wrapped.close, there)
         conversation = Conversation(client, stream, Framer(encode_prefix(prefix), max_line))
         async with client:
             nursery.start_soon(conversation.hold)
@@ -386,7 +388,10 @@ async def test_all_that_came_with_the_end_is_answered_in_full(
         assert not conversation.ended  # it is amid a line
         await conversation.client.send_all(b" of a line\n")
         rest = answers(sent[len(whole) :] + b" of a line\n")
-        assert await receive_all(conversation.client) == rest
+        assert await receive(conversation.client, len(rest)) == rest
+        await conversation.park()
+        assert conversation.stream.interrupt(EndedError("drain"))
+        assert await receive_all(conversation.client) == b""
         await conversation.client.send_eof()
         assert await conversation.end() == "drain"
 

@@ -220,7 +220,7 @@ async def test_after_the_clients_end_of_file_it_is_still_answered(
         assert await receive_all(pair.client) == b"one rest"
 
 
-async def test_what_arrives_after_our_end_is_read_away(certificates: Certificates) -> None:
+async def test_what_was_on_its_way_at_our_end_is_received(certificates: Certificates) -> None:
     """A client amid sending still gets to read the last answer and the goodbye."""
     pair = Pair(certificates)
     await pair.handshake()
@@ -229,10 +229,70 @@ async def test_what_arrives_after_our_end_is_read_away(certificates: Certificate
     await pair.server.send_eof()
     await pair.client.send_all(b"more in flight")
     await pair.client_below.send_eof()
-    assert await pair.server.receive_some() == b""
+    assert await receive_all(pair.server) == b"in flightmore in flight"
     assert await receive_all(pair.client) == b"error: line too long\n"
     with trio.fail_after(1):  # behind the goodbye of TLS there is one of the stream below
         assert await pair.client_below.receive_some() == b""
+
+
+async def test_what_openssl_had_at_our_end_is_read_away(certificates: Certificates) -> None:
+    """It takes no more data, once its goodbye has met some that was not read."""
+    pair = Pair(certificates)
+    await pair.handshake()
+    await pair.client.send_all(b"one line\n")
+    await pair.client.send_all(b"another\n")
+    assert await pair.server.receive_some(3) == b"one"
+    await pair.server.send_eof()
+    await pair.client.send_all(b"in flight")
+    await pair.client_below.send_eof()
+    assert await receive_all(pair.server) in {b"", b" line\n"}
+    assert await receive_all(pair.client) == b""
+
+
+async def test_a_goodbye_behind_ours_is_the_end(certificates: Certificates) -> None:
+    """Though nothing below has ended."""
+    pair = Pair(certificates)
+    await pair.handshake()
+    await pair.server.send_eof()
+    assert await receive_all(pair.client) == b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pair.client.unwrap)
+        with trio.fail_after(1):
+            assert await pair.server.receive_some() == b""
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_part_of_a_record_is_known(certificates: Certificates) -> None:
+    """However it is cut: the server is amid something until the last byte of it."""
+    client_below, server_below = trio.testing.memory_stream_pair()
+    server = TLSStream(server_below, server_context(certificates.config()))
+    assert not server.amid
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = certificates.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+    async def receive() -> None:
+        received.extend(await server.receive_some())
+
+    async def deliver(*, whole: bool) -> None:
+        data = outgoing.read()
+        for place in range(len(data)):
+            await client_below.send_all(data[place : place + 1])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            assert server.amid == (not whole or place + 1 < len(data))
+
+    received = bytearray()
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    await deliver(whole=False)
+    incoming.write(await client_below.receive_some())
+    client.do_handshake()
+    await deliver(whole=True)
+    client.write(b"a line\n")
+    await deliver(whole=True)
+    assert received == b"a line\n"
 
 
 async def test_a_cancelled_receive_loses_nothing(certificates: Certificates) -> None:

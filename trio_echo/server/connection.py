@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import math
-import struct
-import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trio_echo.framing import LineTooLongError
+from trio_echo.server.drain import QUIET, Sight, may_end, retransmission, unacknowledged
 
 if TYPE_CHECKING:
     from trio_echo.framing import Framer
     from trio_echo.server.metrics import Reason
     from trio_echo.server.stream import Stream
 
-__all__ = ["QUIET", "Connection", "EndedError", "converse", "end_politely"]
-
-QUIET: Final = 0.5
-"""Seconds without a byte after which a drain takes a client to be done."""
-
-_LAST_CALL: Final = 0.1
-"""Seconds that it then waits for what may have arrived unseen, on a busy machine."""
+__all__ = ["Connection", "EndedError", "converse", "end_politely"]
 
 _GOODBYE: Final = 2.0
 """Seconds that TLS's goodbye to a client that has ended may take."""
@@ -55,7 +46,7 @@ class Connection:
         descriptor: of the socket under the stream.
     """
 
-    __slots__ = ("_called", "_descriptor", "_moved", "_since", "client", "framer", "stream")
+    __slots__ = ("_descriptor", "_heard", "_moved", "_since", "client", "framer", "stream")
 
     def __init__(
         self, stream: Stream, framer: Framer, client: tuple[str, int], descriptor: int
@@ -63,8 +54,8 @@ class Connection:
         self.stream = stream
         self.framer = framer
         self.client = client
-        self._called = False
         self._descriptor = descriptor
+        self._heard: int | None = None
         self._moved = -1
         self._since = 0.0
 
@@ -83,11 +74,6 @@ class Connection:
         """Bytes sent, above TLS."""
         return self.stream.sent
 
-    @property
-    def owes(self) -> bool:
-        """Whether the client is amid a line, or has not read an answer."""
-        return self.framer.partial or self.stream.blocked
-
     def quiet(self, now: float) -> float:
         """Tell for how many seconds no byte was seen to move, either way, under TLS too.
 
@@ -98,20 +84,47 @@ class Connection:
         if self.stream.blocked:
             # The kernel asks for more only when a third of its buffer is free,
             # megabytes. What a slow client reads before that moves, too.
-            moved -= _queued(self._descriptor)
+            moved -= unacknowledged(self._descriptor)
         if moved != self._moved:
             self._moved = moved
             self._since = now
         return now - self._since
 
+    def done(self, now: float, since: float) -> bool:
+        """Tell whether a drain may end it, whose port has refused for `since` seconds."""
+        quiet = min(self.quiet(now), since)
+        owed = self.framer.partial or self.stream.blocked
+        if quiet < QUIET or owed or self._heard is not None:
+            return False  # as for most, and the kernel need not be asked
+        return may_end(
+            Sight(
+                quiet=quiet,
+                owed=not self.taken,
+                pending=self.stream.pending(),
+                retransmission=retransmission(self._descriptor),
+            )
+        )
+
+    def told(self) -> None:
+        """Note that the server ends its side now: what comes from here on was not answered."""
+        self._heard = self.stream.received
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the client wrote on after that, before it can have known."""
+        return self._heard is not None and self.stream.received != self._heard
+
+    @property
+    def taken(self) -> bool:
+        """Whether the client's side has taken all that was sent, the end included."""
+        return unacknowledged(self._descriptor) == 0
+
     def end(self, reason: Reason) -> None:
         """End the conversation for a reason of the server's, where a task waits in it.
 
-        ``drain`` is the last call, which is made once; ``idle`` holds at any time.
+        A ``drain`` goes on if something has arrived by the time that the task runs.
         """
-        if reason != "drain" or not self._called:
-            interrupted = self.stream.interrupt(EndedError(reason))
-            self._called = self._called or interrupted
+        self.stream.interrupt(EndedError(reason))
 
 
 async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reason:
@@ -152,33 +165,18 @@ async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reas
 
 async def _relay(stream: Stream, framer: Framer) -> bool:
     """Answer every chunk; return True at the client's end, False at that of a drain."""
-    try:
-        await stream.relay(framer.feed, framer.chunk_size)
-    except EndedError as ended:
-        if ended.reason != "drain":
-            raise
-        return await _last_call(stream, framer)
-    return True
-
-
-async def _last_call(stream: Stream, framer: Framer) -> bool:
-    """Answer what has arrived, and was so accepted; return as `_relay` does.
-
-    Only the receiving is under a deadline, which loses nothing; an answer that
-    has begun is sent whole. A client that does speak up is served until it is
-    quiet again.
-    """
-    patience = _LAST_CALL
     while True:
-        with trio.move_on_after(patience) as scope:
-            chunk = await stream.receive_some(framer.chunk_size)
-        if scope.cancelled_caught:
-            return False
-        if not chunk:
+        try:
+            await stream.relay(framer.feed, framer.chunk_size)
+        except EndedError as ended:
+            if ended.reason != "drain":
+                raise
+            # What has come since the drain's look is served like all before it.
+            # From here to the end of file that the client reads is no checkpoint.
+            if not stream.pending():
+                return False
+        else:
             return True
-        if answer := framer.feed(chunk):
-            await stream.send_all(answer)
-        patience = math.inf if framer.partial else QUIET
 
 
 async def end_politely(stream: Stream) -> None:
@@ -187,21 +185,10 @@ async def end_politely(stream: Stream) -> None:
     A close with unread input, or with input still on its way, has the kernel
     send a reset, and a reset destroys answers that the client has not read. So
     this side ends, and reads the client's away until that ends too, for
-    `_LINGER` seconds at most; less if an `EndedError` finds it quiet.
+    `_LINGER` seconds at most; less if an `EndedError` finds it quiet. What is read
+    here counts as received by the stream.
     """
     with trio.move_on_after(_LINGER), suppress(trio.BrokenResourceError, EndedError):
         await stream.send_eof()
         while await stream.receive_some():
             pass
-
-
-def _queued(descriptor: int) -> int:
-    """Tell how many bytes the kernel keeps until the client has taken them.
-
-    0 where it cannot tell: a server goes on without this nicety.
-    """
-    try:
-        (queued,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
-    except OSError:
-        return 0
-    return int(queued)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import outcome
@@ -11,7 +12,8 @@ import trio
 
 from trio_echo.framing import Framer, encode_prefix
 from trio_echo.log import DEBUG, Log
-from trio_echo.server.connection import QUIET, Connection, converse, end_politely
+from trio_echo.server.accept import reset
+from trio_echo.server.connection import Connection, converse, end_politely
 from trio_echo.server.listeners import peer
 from trio_echo.server.log import LoggedFramer, Throttle
 from trio_echo.server.stream import carry
@@ -20,6 +22,7 @@ from trio_echo.server.tls import HandshakeError
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Iterator
 
     from trio_echo.server.config import ServerConfig
     from trio_echo.server.epoll import Hub
@@ -41,6 +44,9 @@ _POLITE: Final = {"drain", "line-too-long"}
 
 A drain's deadline may cut that short; the connection does not count as cut then.
 """
+
+_Accepted: TypeAlias = "tuple[socket.SocketType, Listener, tuple[str, int]]"
+"""What came from a backlog: a connection, of which listener, and from where."""
 
 _Job: TypeAlias = "tuple[Connection, bool]"
 """A connection to be served, and whether it speaks TLS."""
@@ -75,6 +81,7 @@ class Connections:
         self._limit = config.max_connections or _places_by_descriptors()
         self._places = self._limit
         self._waiting = trio.lowlevel.ParkingLot()
+        self._line: deque[_Accepted] = deque()
         self._spare: list[trio.lowlevel.Task] = []
         self._draining = False
         self._log = Log()
@@ -97,7 +104,10 @@ class Connections:
             await self._waiting.park()
 
     def start(self, sock: socket.SocketType, listener: Listener, client: tuple[str, int]) -> None:
-        """Serve an accepted connection in a task of its own."""
+        """Serve an accepted connection in a task of its own, as soon as there is a place."""
+        if self._places <= 0:  # only a drain accepts beyond the limit
+            self._line.append((sock, listener, client))
+            return
         descriptor = sock.fileno()
         stream = carry(sock, self._hub, self._context if listener.tls else None)
         framer = self._framer(client)
@@ -139,12 +149,15 @@ class Connections:
         """Own one connection to its end, its close and its count."""
         stream, framer, client = connection.stream, connection.framer, connection.client
         reason: Reason = "cut"
+        ended = False
         try:
             reason = await converse(stream, framer, tls=tls)
             if reason in _WORDS:
                 self._throttle.warning(_WORDS[reason], peer=peer(client))
             if reason in _POLITE:
+                connection.told()
                 await end_politely(stream)
+                ended = True
         except HandshakeError as error:
             reason = "tls"
             self._throttle.warning("no TLS with this client", peer=peer(client), error=str(error))
@@ -155,10 +168,16 @@ class Connections:
             reason = "error"
             self._log.exception("a connection failed", peer=peer(client))
         finally:
+            cancelled = reason == "cut"
+            known = ended or connection.taken
+            if reason == "drain" and (connection.unanswered or not known):
+                reason = "cut"
             stream.close()
             self._open.remove(connection)
             self._metrics.closed(connection, reason)
             self._places += 1
+            if self._line and not cancelled:
+                self.start(*self._line.popleft())
             if self._waiting:
                 # All, as at the listener of the first there may be no client.
                 self._waiting.unpark_all()
@@ -185,18 +204,23 @@ class Connections:
                 if connection.quiet(now) >= timeout:
                     connection.end("idle")
 
-    async def drain(self) -> None:
-        """End each connection politely once it is quiet and owes nothing, until cancelled."""
+    def retire_spare_tasks(self) -> None:
+        """Let them end, and keep no more."""
         self._draining = True
         for task in self._spare:
             trio.lowlevel.reschedule(task, outcome.Value(None))
         self._spare.clear()
-        while True:
-            now = trio.current_time()
-            for connection in self._open:
-                if connection.quiet(now) >= QUIET and not connection.owes:
-                    connection.end("drain")
-            await trio.sleep(QUIET / 5)
+
+    def refuse_line(self) -> Iterator[Listener]:
+        """Reset all that were accepted and found no place; tell where each had come in."""
+        while self._line:
+            sock, listener, _ = self._line.popleft()
+            reset(sock)
+            yield listener
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Go through the open ones."""
+        return iter(self._open)
 
     def settle(self) -> None:
         """Say what is still unsaid at the end: warnings held back, connections cut."""

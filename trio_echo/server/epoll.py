@@ -69,8 +69,11 @@ uses a stream has to be done: open the nursery of those tasks inside the block.
 from __future__ import annotations
 
 import errno
+import fcntl
 import select
 import socket
+import struct
+import termios
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -267,6 +270,10 @@ class EpollStream(trio.abc.HalfCloseableStream):
     def moved(self) -> int:
         """Bytes received and sent so far."""
         return self.received + self.sent
+
+    def pending(self) -> bool:
+        """Tell whether something has arrived that was not received."""
+        return arrived(self._sock)
 
     async def relay(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
         """Put every chunk that arrives through `feed`, and send what it returns.
@@ -540,6 +547,12 @@ class EpollStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("the end of file is sent, nothing may follow it")
         if self._unsent is not None or self._feed is not None:
             raise trio.BusyResourceError("another task is sending")
+
+
+def arrived(sock: socket.SocketType | trio.socket.SocketType) -> bool:
+    """Tell whether bytes have arrived that were not received; an end of file is none."""
+    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+    return struct.unpack("i", answer) != (0,)
 
 
 def _translated(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:

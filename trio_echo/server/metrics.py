@@ -10,7 +10,7 @@ from typing import Literal, Protocol, get_args
 
 __all__ = ["REASONS", "Counted", "Metrics", "Reason"]
 
-Reason = Literal["eof", "idle", "reset", "line-too-long", "drain", "cut", "tls", "error"]
+Reason = Literal["eof", "idle", "reset", "line-too-long", "drain", "cut", "refused", "tls", "error"]
 """Why a connection ended.
 
 * ``eof``: the client was done, and so were its answers;
@@ -18,7 +18,10 @@ Reason = Literal["eof", "idle", "reset", "line-too-long", "drain", "cut", "tls",
 * ``reset``: the client broke the connection;
 * ``line-too-long``: the client was told so;
 * ``drain``: quiet while the server drained, so it was ended politely;
-* ``cut``: still busy at the end of the drain, or the server was cancelled;
+* ``cut``: still busy at the end of the drain, or the server was cancelled; or it
+  wrote on after a drain had ended it, before it knew;
+* ``refused``: connected, as far as the client could know, and not served when the
+  drain ended: it was in the backlog, or amid the handshake;
 * ``tls``: the client failed the TLS handshake;
 * ``error``: a fault of the server, which its log tells.
 """
@@ -87,6 +90,11 @@ class Metrics:
         self._lines += connection.lines
         self._received += connection.received
         self._sent += connection.sent
+
+    def refused(self, port: int, tls: bool, count: int = 1) -> None:
+        """Count clients that were accepted by the kernel alone, and reset."""
+        self.accepted[port, tls] += count
+        self.ended["refused"] += count
 
     @property
     def connections(self) -> int:

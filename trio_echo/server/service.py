@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_echo.log import Log
-from trio_echo.server.accept import Acceptor, refuse_new
+from trio_echo.server.accept import Acceptor
 from trio_echo.server.connections import Connections
+from trio_echo.server.drain import Drain
 from trio_echo.server.epoll import open_hub
 from trio_echo.server.listeners import open_listeners
 from trio_echo.server.metrics import Metrics
@@ -55,8 +56,8 @@ class Server:
 
     @property
     def cut_connections(self) -> int:
-        """How many connections were cut whose clients were not done."""
-        return self.metrics.ended["cut"]
+        """How many clients were cut or refused who were not done, or may not have been."""
+        return self.metrics.ended["cut"] + self.metrics.ended["refused"]
 
     def drain(self) -> None:
         """Take no new clients, serve the present ones to their end, then stop.
@@ -89,6 +90,7 @@ class Server:
                     connections = Connections(self._config, self.metrics, handlers, hub, context)
                     services.start_soon(connections.sweep)
                     acceptors = [Acceptor(each, connections) for each in self._listeners]
+                    drain = Drain(acceptors, connections, self.metrics)
                     async with trio.open_nursery() as accepting:
                         for acceptor in acceptors:
                             accepting.start_soon(acceptor.run)
@@ -96,15 +98,14 @@ class Server:
                         task_status.started(self)
                         await self._draining.wait()
                         _log.info("draining", connections=self.metrics.open)
-                        for listener in self._listeners:
-                            refuse_new(listener.sock)
+                        drain.begin()
                         accepting.cancel_scope.cancel()
                     handlers.cancel_scope.deadline = (
                         trio.current_time() + self._config.drain_timeout
                     )
-                    for acceptor in acceptors:
-                        handlers.start_soon(acceptor.finish)
-                    services.start_soon(connections.drain)
+                    handlers.start_soon(drain.empty_listeners)
+                    services.start_soon(drain.end_connections)
+            drain.settle()
             connections.settle()
             services.cancel_scope.cancel()
 

@@ -8,10 +8,12 @@ streams in tests.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from trio_echo.server.epoll import arrived
 from trio_echo.server.tls import TLSStream
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ class Stream(Protocol):
     @property
     def blocked(self) -> bool:
         """Whether part of an answer waits for the client to read."""
+
+    def pending(self) -> bool:
+        """Tell whether something has arrived, or begun to, that was not received."""
 
     def begin(self, feed: Callable[[bytes], bytes], chunk_size: int, /) -> None:
         """Do of a `relay` that is to come what can be done without a task."""
@@ -80,10 +85,11 @@ def carry(sock: socket.SocketType, hub: Hub | None, context: ssl.SSLContext | No
         stream = hub.stream(sock)
         if context is None:
             return stream
-        return LoopStream(TLSStream(stream, context), stream.close)
+        return LoopStream(TLSStream(stream, context), stream.close, stream.pending)
     wrapped = trio.socket.socket(fileno=sock.detach())
     plain = trio.SocketStream(wrapped)
-    return LoopStream(plain if context is None else TLSStream(plain, context), wrapped.close)
+    carried = plain if context is None else TLSStream(plain, context)
+    return LoopStream(carried, wrapped.close, partial(arrived, wrapped))
 
 
 class LoopStream:
@@ -92,6 +98,7 @@ class LoopStream:
     Args:
         stream: owned by this object from now on.
         close: closes what is under it at once, without a checkpoint.
+        arrived: tells whether there is something to receive under it.
 
     Attributes:
         received: bytes received so far, above TLS.
@@ -99,9 +106,15 @@ class LoopStream:
         blocked: whether an answer is being sent.
     """
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        close: Callable[[], None],
+        arrived: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._stream = stream
         self._close = close
+        self._arrived = arrived
         self._scope: trio.CancelScope | None = None
         self._interruption: Exception | None = None
         self._late = b""
@@ -115,6 +128,11 @@ class LoopStream:
         if isinstance(self._stream, TLSStream):
             return self._stream.moved
         return self.received + self.sent
+
+    def pending(self) -> bool:
+        """Tell whether something has arrived, or begun to, that was not received."""
+        amid = isinstance(self._stream, TLSStream) and self._stream.amid
+        return bool(self._late) or amid or self._arrived()
 
     def begin(self, feed: Callable[[bytes], bytes], chunk_size: int) -> None:
         """Do nothing: any stream's receiving takes a task."""

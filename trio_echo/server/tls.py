@@ -143,6 +143,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
     Attributes:
         moved: bytes received and sent so far underneath: records, not lines.
+        amid: whether a handshake is under way, or a part of a record has arrived.
     """
 
     def __init__(self, transport: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
@@ -153,6 +154,15 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._agreed = False
         self._ended = False
+        self._readable = True
+        self._header = b""
+        self._rest = 0
+
+    @property
+    def amid(self) -> bool:
+        """Whether a handshake is under way, or a part of a record has arrived."""
+        handshaking = self.moved > 0 and not self._agreed
+        return handshaking or bool(self._rest or self._header or self._incoming.pending)
 
     async def handshake(self) -> bool:
         """Agree on keys, and check the client's certificate where one is asked for.
@@ -181,8 +191,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, or none at the client's end of file.
 
-        After `send_eof` it returns none: OpenSSL reads no data behind its own
-        ``close_notify``, so that is read away until the client ends too.
+        After `send_eof` it goes on to return what the client has written before
+        it read of the end; what OpenSSL cannot read then is read away.
 
         A cancellation loses nothing.
 
@@ -190,14 +200,20 @@ class TLSStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the connection broke, or its TLS did.
         """
         await trio.lowlevel.checkpoint()
-        if self._ended:
-            while await self._transport.receive_some(_CHUNK):
-                pass
+        if self._readable and not self._ended and not self._agreed and not await self.handshake():
             return b""
-        if not self._agreed and not await self.handshake():
-            return b""
-        received = await self._step(partial(self._tls.read, max_bytes or _CHUNK))
-        return b"" if received is _EOF else received
+        if self._agreed and self._readable:
+            try:
+                received = await self._step(partial(self._tls.read, max_bytes or _CHUNK))
+            except trio.BrokenResourceError as error:
+                if not self._ended or not isinstance(error.__cause__, ssl.SSLError):
+                    raise
+                self._readable = False
+            else:
+                return b"" if received is _EOF else received
+        while await self._transport.receive_some(_CHUNK):
+            pass
+        return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`; after a cancellation, the stream is of no use.
@@ -238,6 +254,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 return step()
             except ssl.SSLWantReadError:
                 await self._flush()
+            except ssl.SSLZeroReturnError:
+                return _EOF  # the client's own close_notify, behind ours
             except ssl.SSLError as error:
                 with suppress(trio.BrokenResourceError):
                     await self._flush()  # the alert that tells the client why
@@ -248,7 +266,25 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 # refuse to send the answers that are still owed.
                 return _EOF
             self.moved += len(data)
+            self._follow(data)
             self._incoming.write(data)
+
+    def _follow(self, data: bytes | bytearray) -> None:
+        """Follow where records end: OpenSSL does not tell whether it has a part of one.
+
+        A record is five bytes, the last two of which say how many come behind them.
+        """
+        place = 0
+        while place < len(data):
+            if not self._rest:
+                taken = data[place : place + 5 - len(self._header)]
+                self._header += bytes(taken)
+                place += len(taken)
+                if len(self._header) == 5:  # noqa: PLR2004 - see above
+                    self._rest, self._header = int.from_bytes(self._header[3:]), b""
+            step = min(self._rest, len(data) - place)
+            self._rest -= step
+            place += step
 
     async def _flush(self) -> None:
         """Send what OpenSSL has written."""
