@@ -36,11 +36,20 @@ _WIDEST = 100
 
 
 class Help:
-    """Help as plain text: what it does, how to call it, options by subject, examples.
+    """A mixin for typer's commands: values are read by `_Reader`, and help is plain text.
+
+    Help says what a command does, how to call it, options by subject, examples.
 
     An option's subject is its ``rich_help_panel``. What follows "Examples:" in
     a command's docstring is printed as it stands.
     """
+
+    def get_params(self, context: Context) -> list[Any]:
+        """The parameters, each with our reader in the place of typer's."""
+        parameters: list[Any] = super().get_params(context)  # type: ignore[misc]  # a mixin
+        for each in parameters:
+            each.get_runtime_param = _Reader
+        return parameters
 
     def format_help(self, context: Context, formatter: HelpFormatter) -> None:
         """Write the help."""
@@ -115,11 +124,6 @@ def _table(rows: Iterable[tuple[str, str]], width: int) -> str:
 
 class _Command(Help, TyperCommand):
     """One command."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        for parameter in self.params:
-            parameter.get_runtime_param = _Reader  # type: ignore[attr-defined]  # typer's own name
 
 
 _BOOLS = {"1": True, "true": True, "yes": True, "on": True} | {
