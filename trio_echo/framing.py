@@ -120,6 +120,11 @@ class Framer:
         """Whether a line has begun and its LF has not come yet."""
         return self._carry is not None
 
+    @property
+    def carried(self) -> int:
+        """Bytes of that line so far."""
+        return 0 if self._carry is None else len(self._carry)
+
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes from the client, and answer the lines they complete.
 

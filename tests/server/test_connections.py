@@ -206,7 +206,7 @@ def test_a_kernel_that_cannot_tell_what_is_queued_ends_nothing() -> None:
     """The time of a blocked client is told by its bytes alone then."""
     _, server = trio.testing.memory_stream_pair()
     stream = LoopStream(server, lambda: None)
-    stream.blocked = True
+    stream.unsent = 1
     with Path("/dev/null").open("rb") as no_socket:
         connection = Connection(stream, Framer(b""), ("127.0.0.1", 1), no_socket.fileno())
         assert connection.quiet(1.0) == 0.0

@@ -73,8 +73,17 @@ def settings(
         _option(
             "--max-connections",
             "N",
-            "Serve so many clients at once, the next wait. [default: what the limit of open"
-            " files allows]",
+            "Serve so many clients at once, the next wait. [default: what the limits of open"
+            " files and memory allow]",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        _option(
+            "--max-memory",
+            "BYTES",
+            "End the clients that hold the most before so much is used, as 256Mi."
+            " [default: the cgroup's limit]",
         ),
     ] = None,
     idle_timeout: Annotated[
@@ -118,6 +127,7 @@ def settings(
         hosts=host or (),
         max_line=max_line,
         max_connections=max_connections,
+        max_memory=None if max_memory is None else _bytes("max_memory", max_memory),
         idle_timeout=idle_timeout,
         drain_timeout=drain_timeout,
         tls=_tls(tls_ports, tls_cert, tls_key, tls_client_ca),
@@ -183,6 +193,15 @@ def _ports(field: str, text: str) -> list[int]:
     if not all(re.fullmatch("[0-9]{1,5}", port) for port in ports):
         raise ConfigError(field, f"must be port numbers separated by commas, got {text!r}")
     return [int(port) for port in ports]
+
+
+def _bytes(field: str, text: str) -> int:
+    """Read a number of bytes as Kubernetes writes it: 268435456, 256Mi, 1G."""
+    match = re.fullmatch("([0-9]{1,18})(|[kMG]|[KMG]i)", text)
+    if match is None:
+        raise ConfigError(field, f"must be a number of bytes, such as 256Mi, got {text!r}")
+    factor = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+    return int(match[1]) * factor[match[2]]
 
 
 def _tls(

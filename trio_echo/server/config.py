@@ -16,6 +16,9 @@ __all__ = ["ServerConfig", "TLSConfig"]
 
 _MAX_PORT = 65_535
 
+_LEAST_MEMORY = 64 << 20
+"""Bytes below which the interpreter leaves nothing for connections: it takes 40 MiB."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSConfig:
@@ -49,7 +52,10 @@ class ServerConfig:
             as does ``::`` without an IPv4 one beside it.
         max_line: the longest line that is answered, in bytes before LF.
         max_connections: how many clients are served at once, more wait in the
-            backlog; None for what the descriptor limit allows.
+            backlog; None for what the limits of descriptors and memory allow.
+        max_memory: bytes that the server may use; before they are used up,
+            those clients are ended that hold the most. None for the limit of
+            the cgroup; the lower of the two holds.
         idle_timeout: seconds without a byte moved, either way, after which a
             connection is ended.
         drain_timeout: seconds that a drain may take before the rest is cut.
@@ -66,6 +72,7 @@ class ServerConfig:
     hosts: Sequence[str] = ()
     max_line: int = DEFAULT_MAX_LINE
     max_connections: int | None = None
+    max_memory: int | None = None
     idle_timeout: float = 3600.0
     drain_timeout: float = 10.0
     tls: TLSConfig | None = None
@@ -80,6 +87,9 @@ class ServerConfig:
         _check_positive("max_line", self.max_line)
         if self.max_connections is not None:
             _check_positive("max_connections", self.max_connections)
+        if self.max_memory is not None and self.max_memory < _LEAST_MEMORY:
+            least = f"must be at least {_LEAST_MEMORY} bytes (64 MiB), got {self.max_memory}"
+            raise ConfigError("max_memory", least)
         _check_positive("idle_timeout", self.idle_timeout)
         if not self.drain_timeout >= 0:
             raise ConfigError("drain_timeout", f"must not be negative, got {self.drain_timeout:g}")

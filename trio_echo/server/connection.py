@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +30,7 @@ class EndedError(Exception):
     """Raised in a conversation, through `Stream.interrupt`: the server ends it.
 
     Args:
-        reason: ``drain`` or ``idle``.
+        reason: ``drain``, ``idle`` or ``memory``.
     """
 
     def __init__(self, reason: Reason) -> None:
@@ -73,6 +75,12 @@ class Connection:
     def sent(self) -> int:
         """Bytes sent, above TLS."""
         return self.stream.sent
+
+    @property
+    def held(self) -> int:
+        """Bytes held for the client, here and by the kernel, as near as can be told."""
+        unread = unacknowledged(self._descriptor)
+        return self.framer.carried + self.stream.unsent + unread
 
     def quiet(self, now: float) -> float:
         """Tell for how many seconds no byte was seen to move, either way, under TLS too.
@@ -123,7 +131,11 @@ class Connection:
         """End the conversation for a reason of the server's, where a task waits in it.
 
         A ``drain`` goes on if something has arrived by the time that the task runs.
+        ``memory`` is for a client that does not take what is held for it: the
+        kernel is to forget that too.
         """
+        if reason == "memory":
+            _discard_at_close(self._descriptor)
         self.stream.interrupt(EndedError(reason))
 
 
@@ -137,8 +149,8 @@ async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reas
 
     Returns:
         ``eof``, ``line-too-long``, or the reason of an `EndedError`. Every
-        answer is sent by then; but of ``idle``, which may be that the client
-        does not read. Where the client has not ended, `end_politely` is next.
+        answer is sent by then; but of ``idle`` and ``memory``, which may be
+        that the client does not read. Where the client has not ended, `end_politely` is next.
 
     Raises:
         trio.BrokenResourceError: the client broke the connection.
@@ -155,7 +167,7 @@ async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reas
         if rest := framer.end():
             await stream.send_all(rest)
     except EndedError as ended:
-        # Idle; amid the last words too, when the client does not read them.
+        # Idle or memory; amid the last words too, when the client does not read them.
         return ended.reason
     if tls:
         with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
@@ -192,3 +204,12 @@ async def end_politely(stream: Stream) -> None:
         await stream.send_eof()
         while await stream.receive_some():
             pass
+
+
+def _discard_at_close(descriptor: int) -> None:
+    """Have the kernel drop what a socket's buffers hold when it is closed, and tell the client."""
+    with suppress(OSError), socket.socket(fileno=descriptor) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        finally:
+            sock.detach()

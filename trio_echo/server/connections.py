@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import outcome
@@ -16,18 +17,18 @@ from trio_echo.server.accept import reset
 from trio_echo.server.connection import Connection, converse, end_politely
 from trio_echo.server.listeners import peer
 from trio_echo.server.log import LoggedFramer, Throttle
-from trio_echo.server.stream import carry
+from trio_echo.server.memory import give_back, pause
 from trio_echo.server.tls import HandshakeError
 
 if TYPE_CHECKING:
     import socket
-    import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trio_echo.server.config import ServerConfig
-    from trio_echo.server.epoll import Hub
     from trio_echo.server.listeners import Listener
+    from trio_echo.server.memory import Memory
     from trio_echo.server.metrics import Metrics, Reason
+    from trio_echo.server.stream import Stream
 
 __all__ = ["Connections"]
 
@@ -37,7 +38,15 @@ _RESERVED: Final = 64
 _SPARE_TASKS: Final = 256
 """Tasks that wait for another connection; more end with theirs."""
 
-_WORDS: Final = {"idle": "idle for too long", "line-too-long": "line too long"}
+_WORTHWHILE: Final = 16 * 1024
+"""Bytes that a connection must hold to be ended for them, or have received to be
+worth having the allocator tidied after it."""
+
+_WORDS: Final = {
+    "idle": "idle for too long",
+    "line-too-long": "line too long",
+    "memory": "memory is short, and this client holds much of it",
+}
 
 _POLITE: Final = {"drain", "line-too-long"}
 """Ends that the server chose. The client is told, and gets time to read everything sent.
@@ -59,8 +68,11 @@ class Connections:
         config: of the server.
         metrics: where they are counted.
         nursery: where their tasks run.
-        hub: carries plain connections; None where there is no epoll.
-        context: for connections that speak TLS; None if none do.
+        carry: makes the stream of a socket, given ``tls=``.
+        memory: the limit that all of them are under, together; None for none.
+
+    Attributes:
+        limit: how many are served at once.
     """
 
     def __init__(
@@ -68,22 +80,22 @@ class Connections:
         config: ServerConfig,
         metrics: Metrics,
         nursery: trio.Nursery,
-        hub: Hub | None,
-        context: ssl.SSLContext | None,
+        carry: Callable[..., Stream],
+        memory: Memory | None,
     ) -> None:
         self._config = config
         self._metrics = metrics
         self._nursery = nursery
-        self._hub = hub
-        self._context = context
+        self._carry = carry
         self._prefix = encode_prefix(config.prefix)
         self._open: set[Connection] = set()
-        self._limit = config.max_connections or _places_by_descriptors()
-        self._places = self._limit
+        self.limit = config.max_connections or _places(memory)
+        self._places = self.limit
         self._waiting = trio.lowlevel.ParkingLot()
         self._line: deque[_Accepted] = deque()
         self._spare: list[trio.lowlevel.Task] = []
         self._draining = False
+        self._loose = False
         self._log = Log()
         # Asked once: even a log call that is filtered out costs a microsecond.
         self._debug = self._log.is_enabled_for(DEBUG)
@@ -99,7 +111,7 @@ class Connections:
         while self.full:
             self._throttle.warning(
                 "no place for another connection, clients wait in the backlog",
-                max_connections=self._limit,
+                max_connections=self.limit,
             )
             await self._waiting.park()
 
@@ -109,7 +121,7 @@ class Connections:
             self._line.append((sock, listener, client))
             return
         descriptor = sock.fileno()
-        stream = carry(sock, self._hub, self._context if listener.tls else None)
+        stream = self._carry(sock, tls=listener.tls)
         framer = self._framer(client)
         connection = Connection(stream, framer, client, descriptor)
         self._places -= 1
@@ -175,16 +187,22 @@ class Connections:
             stream.close()
             self._open.remove(connection)
             self._metrics.closed(connection, reason)
-            self._places += 1
-            if self._line and not cancelled:
-                self.start(*self._line.popleft())
-            if self._waiting:
-                # All, as at the listener of the first there may be no client.
-                self._waiting.unpark_all()
+            self._free_place(cancelled=cancelled)
+            if connection.received > _WORTHWHILE:
+                self._loose = True
             if self._debug:
                 self._log.debug(
                     "connection closed", peer=peer(client), reason=reason, lines=framer.lines
                 )
+
+    def _free_place(self, *, cancelled: bool) -> None:
+        """Give the place of a connection that is over to who waits for one."""
+        self._places += 1
+        if self._line and not cancelled:
+            self.start(*self._line.popleft())
+        if self._waiting:
+            # All, as at the listener of the first there may be no client.
+            self._waiting.unpark_all()
 
     def _framer(self, client: tuple[str, int]) -> Framer:
         """Make the framer of a new connection."""
@@ -199,10 +217,35 @@ class Connections:
         while True:
             await trio.sleep(min(max(timeout / 8, 0.01), 10))
             self._throttle.settle()
+            self._tidy()
             now = trio.current_time()
             for connection in self._open:
                 if connection.quiet(now) >= timeout:
                     connection.end("idle")
+
+    async def stay_within(self, memory: Memory) -> None:
+        """End the connections that hold the most before memory is used up, until cancelled."""
+        while True:
+            spare = memory.spare()
+            if spare < 0:
+                self._free(-spare)
+            self._tidy()
+            await trio.sleep(pause(spare))
+
+    def _tidy(self) -> None:
+        """Give back what connections held that have ended, if that was much."""
+        if self._loose:
+            self._loose = False
+            give_back()
+
+    def _free(self, wanted: int) -> None:
+        """End the connections that hold the most, until that many bytes will be free."""
+        holders = [(connection.held, connection) for connection in self._open]
+        for held, connection in sorted(holders, key=itemgetter(0), reverse=True):
+            if wanted <= 0 or held < _WORTHWHILE:
+                break
+            connection.end("memory")
+            wanted -= held
 
     def retire_spare_tasks(self) -> None:
         """Let them end, and keep no more."""
@@ -229,7 +272,8 @@ class Connections:
             self._log.warning("connections cut", count=cut)
 
 
-def _places_by_descriptors() -> int:
-    """Tell how many connections the limit on open files has places for."""
+def _places(memory: Memory | None) -> int:
+    """Tell how many connections the limits on open files and memory have places for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - _RESERVED)
+    by_files = sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - _RESERVED)
+    return by_files if memory is None else min(by_files, memory.places())

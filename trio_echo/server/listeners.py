@@ -176,6 +176,7 @@ def _listen(field: str, address: _Address, port: int, *, dual: bool = False) -> 
             # Inherited by each connection, which spares it the call: an answer
             # must not wait for the acknowledgement of the one before it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(sock)
             if family == socket.AF_INET6:
                 sock.setsockopt(
                     socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::" or not dual)
@@ -188,6 +189,19 @@ def _listen(field: str, address: _Address, port: int, *, dual: bool = False) -> 
             raise _explained(field, host, port, error) from error
         opened.pop_all()
     return sock
+
+
+def _keep_alive(listener: socket.socket) -> None:
+    """Have the kernel ask quiet clients whether they are still there.
+
+    One that vanished without a word ends after two minutes, and not only after
+    the idle timeout. Inherited by each connection, too.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # macOS has another name for the first, and the same for the others.
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE  # type: ignore[attr-defined]  # macOS
+    for option, value in ((idle, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _explained(field: str, host: str, port: int, error: OSError) -> ConfigError:

@@ -10,13 +10,16 @@ from typing import Literal, Protocol, get_args
 
 __all__ = ["REASONS", "Counted", "Metrics", "Reason"]
 
-Reason = Literal["eof", "idle", "reset", "line-too-long", "drain", "cut", "refused", "tls", "error"]
+Reason = Literal[
+    "eof", "idle", "reset", "line-too-long", "memory", "drain", "cut", "refused", "tls", "error"
+]
 """Why a connection ended.
 
 * ``eof``: the client was done, and so were its answers;
 * ``idle``: no byte moved, either way, for the idle timeout;
 * ``reset``: the client broke the connection;
 * ``line-too-long``: the client was told so;
+* ``memory``: it held the most when memory ran short;
 * ``drain``: quiet while the server drained, so it was ended politely;
 * ``cut``: still busy at the end of the drain, or the server was cancelled; or it
   wrote on after a drain had ended it, before it knew;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,7 +15,9 @@ from trio_echo.server.connections import Connections
 from trio_echo.server.drain import Drain
 from trio_echo.server.epoll import open_hub
 from trio_echo.server.listeners import open_listeners
+from trio_echo.server.memory import find_memory
 from trio_echo.server.metrics import Metrics
+from trio_echo.server.stream import carry
 from trio_echo.server.tls import server_context
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from trio_echo.server.config import ServerConfig
     from trio_echo.server.listeners import Listener
+    from trio_echo.server.memory import Memory
 
 __all__ = ["Server", "serve"]
 
@@ -73,7 +77,11 @@ class Server:
         self._serving.cancel()
 
     async def run(
-        self, context: ssl.SSLContext | None, *, task_status: trio.TaskStatus[Server]
+        self,
+        context: ssl.SSLContext | None,
+        memory: Memory | None,
+        *,
+        task_status: trio.TaskStatus[Server],
     ) -> None:
         """Serve until `drain` and the end that follows it, or until cancelled.
 
@@ -87,14 +95,17 @@ class Server:
                 services.start_soon(self._serve_admin)
             with self._serving:
                 async with trio.open_nursery() as handlers:
-                    connections = Connections(self._config, self.metrics, handlers, hub, context)
+                    make = partial(carry, hub, context)
+                    connections = Connections(self._config, self.metrics, handlers, make, memory)
                     services.start_soon(connections.sweep)
+                    if memory is not None:
+                        services.start_soon(connections.stay_within, memory)
                     acceptors = [Acceptor(each, connections) for each in self._listeners]
                     drain = Drain(acceptors, connections, self.metrics)
                     async with trio.open_nursery() as accepting:
                         for acceptor in acceptors:
                             accepting.start_soon(acceptor.run)
-                        self._announce()
+                        self._announce(connections.limit, memory)
                         task_status.started(self)
                         await self._draining.wait()
                         _log.info("draining", connections=self.metrics.open)
@@ -109,13 +120,15 @@ class Server:
             connections.settle()
             services.cancel_scope.cancel()
 
-    def _announce(self) -> None:
+    def _announce(self, connections: int, memory: Memory | None) -> None:
         """Say where the server listens, in words that people and scripts wait for."""
         for listener in self._listeners:
             tls = {"tls": True} if listener.tls else {}
             _log.info("listening", address=str(listener), prefix=self._config.prefix, **tls)
         for listener in self._admin_listeners:
             _log.info("admin", address=str(listener))
+        bounds = {} if memory is None else {"max_memory": memory.limit}
+        _log.info("limits", max_connections=connections, **bounds)
 
     async def _serve_admin(self) -> None:
         """Serve the admin pages, to the end of the drain."""
@@ -146,11 +159,16 @@ async def serve(
     A cancellation cuts every connection.
 
     Raises:
-        ConfigError: a port cannot be listened on, or a TLS file not be used.
+        ConfigError: a port cannot be listened on, a TLS file not be used, or
+            the memory limit not be held.
     """
     context = None if config.tls is None else server_context(config.tls)
+    memory = find_memory(config.max_memory)
     with ExitStack() as sockets:
         listeners, admin_listeners = await open_listeners(config)
         for listener in (*listeners, *admin_listeners):
             sockets.enter_context(listener.sock)
-        await Server(config, listeners, admin_listeners).run(context, task_status=task_status)
+            if memory is not None:
+                memory.bound_buffers(listener.sock)
+        server = Server(config, listeners, admin_listeners)
+        await server.run(context, memory, task_status=task_status)

@@ -48,6 +48,10 @@ class Stream(Protocol):
     def blocked(self) -> bool:
         """Whether part of an answer waits for the client to read."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of that part which are kept here, not by the kernel."""
+
     def pending(self) -> bool:
         """Tell whether something has arrived, or begun to, that was not received."""
 
@@ -73,14 +77,18 @@ class Stream(Protocol):
         """Close at once, without a checkpoint."""
 
 
-def carry(sock: socket.SocketType, hub: Hub | None, context: ssl.SSLContext | None) -> Stream:
+def carry(
+    hub: Hub | None, tls_context: ssl.SSLContext | None, sock: socket.SocketType, *, tls: bool
+) -> Stream:
     """Make the stream of an accepted socket.
 
     Args:
-        sock: connected and non-blocking; the stream owns it from now on.
         hub: None where there is no epoll.
-        context: for a client that is to speak TLS; None for a plain one.
+        tls_context: for clients that speak TLS; None if none do.
+        sock: connected and non-blocking; the stream owns it from now on.
+        tls: whether this client is to.
     """
+    context = tls_context if tls else None
     if hub is not None:
         stream = hub.stream(sock)
         if context is None:
@@ -103,7 +111,7 @@ class LoopStream:
     Attributes:
         received: bytes received so far, above TLS.
         sent: bytes sent so far, above TLS.
-        blocked: whether an answer is being sent.
+        unsent: bytes of the answer that is being sent.
     """
 
     def __init__(
@@ -120,7 +128,12 @@ class LoopStream:
         self._late = b""
         self.received = 0
         self.sent = 0
-        self.blocked = False
+        self.unsent = 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether an answer is being sent."""
+        return self.unsent > 0
 
     @property
     def moved(self) -> int:
@@ -162,13 +175,13 @@ class LoopStream:
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data`; after a cancellation, a part of it may be sent."""
-        self.blocked = True
+        self.unsent = len(data)
         with self._interruptible():
             for start in range(0, len(data), _SLICE):
                 part = data[start : start + _SLICE]
                 await self._stream.send_all(part)
                 self.sent += len(part)
-        self.blocked = False
+                self.unsent -= len(part)
 
     async def send_eof(self) -> None:
         """Tell the client that nothing more comes."""
