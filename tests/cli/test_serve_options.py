@@ -309,3 +309,33 @@ def test_a_port_in_use_is_refused_by_option(
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Made once: keys take a while."""
     return Certificates.issue(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("268435456", 256 << 20),
+        ("256Mi", 256 << 20),
+        ("1Gi", 1 << 30),
+        ("100000Ki", 102_400_000),
+        ("1G", 10**9),
+        ("500M", 500_000_000),
+        ("70000k", 70_000_000),
+    ],
+)
+def test_a_memory_limit_as_kubernetes_writes_it(text: str, read: int) -> None:
+    """In bytes, or in any unit that its manifests use."""
+    assert parse(["9000", "one", "--max-memory", text], {}).max_memory == read
+
+
+@pytest.mark.parametrize("text", ["256MB", "-1", "1.5Gi", "Mi", "1 Gi", "٣Mi"])
+def test_a_memory_limit_that_is_none(text: str) -> None:
+    """It is quoted, beside one that would do."""
+    with pytest.raises(ConfigError, match="max_memory: must be a number of bytes, such as 256Mi"):
+        parse(["9000", "one", "--max-memory", text], {})
+
+
+def test_a_memory_limit_that_leaves_nothing() -> None:
+    """The interpreter alone takes more than half of the least."""
+    with pytest.raises(ConfigError, match="max_memory: must be at least 67108864 bytes"):
+        parse(["9000", "one", "--max-memory", "32Mi"], {})

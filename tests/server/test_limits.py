@@ -78,7 +78,11 @@ async def test_the_warning_names_the_limit() -> None:
         async with running(max_connections=3) as server, connected(server, 3) as clients:
             for client in clients:
                 await exchange(client, b"a\n", b"one a\n")
-    assert [entry["max_connections"] for entry in logs if "max_connections" in entry] == [3]
+    assert [
+        (entry["log_level"], entry["max_connections"])
+        for entry in logs
+        if "max_connections" in entry
+    ] == [("info", 3), ("warning", 3)]
 
 
 # -- descriptors

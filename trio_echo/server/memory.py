@@ -147,9 +147,8 @@ def _cgroup(root: Path) -> Memory | None:
             here = top / path.lstrip("/")
             # In a container the path may be the host's, and not be there; its own is the top.
             for folder in (here, *here.parents):
-                limits += _limit(folder, unified=unified)
-                if folder == top:
-                    break
+                if folder.is_relative_to(top):
+                    limits += _limit(folder, unified=unified)
     return min(limits, key=lambda memory: memory.limit, default=None)
 
 
