@@ -19,6 +19,7 @@ from trio_echo.rehearsal.envoy import (
     duration,
     endpoint,
     filter_chain,
+    keepalive,
     listener,
     watch,
 )
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ENVOY_GATEWAY"]
 
-_POLICY = "envoy.load_balancing_policies.least_request"
-_LEAST_REQUEST = (
-    "type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
-)
+_POLICIES = "envoy.load_balancing_policies."
+_BALANCERS = {
+    "LEAST_REQUEST": ("least_request", "least_request.v3.LeastRequest"),
+    "RANDOM": ("random", "random.v3.Random"),
+    "ROUND_ROBIN": ("round_robin", "round_robin.v3.RoundRobin"),
+}
+_EXTENSIONS = "type.googleapis.com/envoy.extensions.load_balancing_policies."
 _BUFFER = 32_768
 
 
@@ -51,11 +55,14 @@ def configure(route: Route, machine: Machine) -> Configuration:
 
 def _listener(each: Listener, machine: Machine) -> Json:
     """One listener, in which nothing tells of the weights."""
-    names = [f"{each.name}/{number}" for number in range(len(each.chains))]
-    filter_chains = [
-        filter_chain(chain, name, {"cluster": name}, machine)
-        for name, chain in zip(names, each.chains, strict=True)
-    ]
+    filter_chains: list[Json] = []
+    for number, chain in enumerate(each.chains):
+        name = f"{each.name}/{number}"
+        proxy: Json = {"cluster": name}
+        idle = chain.destinations[0].policy.idle_timeout
+        if idle is not None:
+            proxy["idle_timeout"] = duration(idle)
+        filter_chains.append(filter_chain(chain, name, proxy, machine))
     made = listener(each, machine.ports[each.name], filter_chains)
     return made | {"per_connection_buffer_limit_bytes": _BUFFER}
 
@@ -63,23 +70,29 @@ def _listener(each: Listener, machine: Machine) -> Json:
 def _cluster(name: str, chain: Chain, machine: Machine) -> Json:
     """The cluster of a whole route.
 
-    Its circuit breakers are Envoy's own: 1024 connections.
+    Its circuit breakers are Envoy's own, 1024 connections, unless a policy says
+    otherwise.
     """
-    return {
+    policy = chain.destinations[0].policy
+    limits: Json = {"max_retries": 1024}
+    if policy.max_connections is not None:
+        limits["max_connections"] = policy.max_connections
+    balancer, kind = _BALANCERS[policy.balancing]
+    return keepalive(policy) | {
         "name": name,
         "type": "EDS",
-        "connect_timeout": duration(chain.destinations[0].policy.connect_timeout),
+        "connect_timeout": duration(policy.connect_timeout),
         "per_connection_buffer_limit_bytes": _BUFFER,
         "ignore_health_on_host_removal": True,
-        "circuit_breakers": {"thresholds": [{"max_retries": 1024}]},
+        "circuit_breakers": {"thresholds": [limits]},
         "eds_cluster_config": {"eds_config": watch(machine.endpoints_file(name))},
         "load_balancing_policy": {
             "policies": [
                 {
                     "typed_extension_config": {
-                        "name": _POLICY,
+                        "name": f"{_POLICIES}{balancer}",
                         "typed_config": {
-                            "@type": _LEAST_REQUEST,
+                            "@type": f"{_EXTENSIONS}{kind}",
                             "locality_lb_config": {"locality_weighted_lb_config": {}},
                         },
                     }

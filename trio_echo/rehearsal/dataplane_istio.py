@@ -18,11 +18,13 @@ from trio_echo.rehearsal.envoy import (
     duration,
     endpoint,
     filter_chain,
+    keepalive,
     listener,
+    without_none,
 )
 
 if TYPE_CHECKING:
-    from trio_echo.rehearsal.route import Chain, Destination, Outlier, Policy, Route
+    from trio_echo.rehearsal.route import Chain, Destination, Outlier, Route
 
 __all__ = ["ISTIO"]
 
@@ -96,19 +98,7 @@ def _cluster(destination: Destination, machine: Machine) -> Json:
             ]
         },
     }
-    return config | _keepalive(policy) | (_outlier(policy.outlier) if policy.outlier else {})
-
-
-def _keepalive(policy: Policy) -> Json:
-    """TCP keep-alive of the connections to the endpoints."""
-    if policy.keepalive is None:
-        return {}
-    values = {
-        "keepalive_time": policy.keepalive.time,
-        "keepalive_interval": policy.keepalive.interval,
-        "keepalive_probes": policy.keepalive.probes,
-    }
-    return {"upstream_connection_options": {"tcp_keepalive": _without_none(values)}}
+    return config | keepalive(policy) | (_outlier(policy.outlier) if policy.outlier else {})
 
 
 def _outlier(outlier: Outlier) -> Json:
@@ -128,7 +118,7 @@ def _outlier(outlier: Outlier) -> Json:
         "enforcing_success_rate": 0,
     }
     return {
-        "outlier_detection": _without_none(values),
+        "outlier_detection": without_none(values),
         "common_lb_config": {"healthy_panic_threshold": {"value": outlier.min_health_percent}},
     }
 
@@ -136,11 +126,6 @@ def _outlier(outlier: Outlier) -> Json:
 def _enforced(limit: int | None) -> int | None:
     """Percent of the ejections that are carried out: all, none at a limit of 0."""
     return None if limit is None else 100 if limit else 0
-
-
-def _without_none(values: Json) -> Json:
-    """`values` without the keys that have none."""
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def _optional_duration(seconds: float | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from trio_echo.rehearsal.route import Chain, Endpoint, Listener, Route
+    from trio_echo.rehearsal.route import Chain, Endpoint, Listener, Policy, Route
 
 __all__ = [
     "Configuration",
@@ -29,8 +29,10 @@ __all__ = [
     "duration",
     "endpoint",
     "filter_chain",
+    "keepalive",
     "listener",
     "watch",
+    "without_none",
 ]
 
 Json: TypeAlias = dict[str, Any]
@@ -207,6 +209,23 @@ def filter_chain(chain: Chain, name: str, proxy: Json, machine: Machine) -> Json
     typed = {"@type": _TCP_PROXY, "stat_prefix": name} | proxy
     config["filters"] = [{"name": "envoy.filters.network.tcp_proxy", "typed_config": typed}]
     return config
+
+
+def keepalive(policy: Policy) -> Json:
+    """TCP keep-alive of the connections to the endpoints."""
+    if policy.keepalive is None:
+        return {}
+    values = {
+        "keepalive_time": policy.keepalive.time,
+        "keepalive_interval": policy.keepalive.interval,
+        "keepalive_probes": policy.keepalive.probes,
+    }
+    return {"upstream_connection_options": {"tcp_keepalive": without_none(values)}}
+
+
+def without_none(values: Json) -> Json:
+    """`values` without the keys that have none."""
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def endpoint(where: tuple[str, int]) -> Json:

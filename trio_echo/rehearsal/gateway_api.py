@@ -7,7 +7,7 @@ the connections, Envoy Gateway gives it to the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.dataplane import DEFAULT
 from trio_echo.rehearsal.documents import Lenient, Metadata, Strict
+from trio_echo.rehearsal.envoy_gateway import KINDS as ENVOY_GATEWAY_KINDS
 from trio_echo.rehearsal.gateway_api_listeners import (
     GROUP,
     Place,
@@ -117,6 +118,13 @@ def gateway_api_listeners(reader: Reader) -> list[Listener]:
     routes.sort(key=lambda each: (_created(each), each.namespace, each.name))
     for document in routes:
         _Attachment(document, reader, found).attach()
+    if not any(place.plane.pools for place in found):
+        for document in reader.documents:
+            if document.kind in ENVOY_GATEWAY_KINDS:
+                reader.say(
+                    f"{document.kind} {document.name} is for Envoy Gateway, which runs no Gateway"
+                    " here"
+                )
     for place in found:
         if place.takes and place.section and not place.chains:
             reader.note(place.document, f"listener {place.section}, to which no route attaches")
@@ -309,8 +317,12 @@ class _Attachment:
                 names = tuple(name for name in names if name not in taken)
                 if not names:
                     return
+        destinations = self._split(place.plane)
+        if place.plane.pools:
+            policy = self._reader.policies.policy(self._document, place.gateway, place.section)
+            destinations = tuple(replace(each, policy=policy) for each in destinations)
         chain = Chain(
-            destinations=self._split(place.plane),
+            destinations=destinations,
             sni=names,
             tls=place.tls,
             passthrough=place.tls is None and self._document.kind == "TLSRoute",

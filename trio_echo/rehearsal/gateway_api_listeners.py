@@ -15,6 +15,7 @@ import msgspec
 
 from trio_echo.rehearsal.dataplane import DEFAULT, PLANES, plane_of
 from trio_echo.rehearsal.documents import Lenient, Metadata, Strict
+from trio_echo.rehearsal.envoy_gateway import Policies
 from trio_echo.rehearsal.route import Termination
 
 if TYPE_CHECKING:
@@ -335,6 +336,11 @@ class Reader:
     def grants(self) -> Grants:
         """The ReferenceGrants."""
         return Grants(self.documents)
+
+    @cached_property
+    def policies(self) -> Policies:
+        """Envoy Gateway's traffic policies."""
+        return Policies(self.documents, self.note)
 
     def admits(self, allowed: Namespaces | ListenerNamespaces, own: str) -> Callable[[str], bool]:
         """Whose objects may attach to an object in the namespace `own`."""

@@ -8,6 +8,8 @@ from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.dataplane import DEFAULT
 from trio_echo.rehearsal.destination_rules import DestinationRules
 from trio_echo.rehearsal.documents import Lenient, Metadata
+from trio_echo.rehearsal.envoy_gateway import ENVOY_GATEWAY_GROUP
+from trio_echo.rehearsal.envoy_gateway import KINDS as ENVOY_GATEWAY_KINDS
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.gateway_api_listeners import Reader
 from trio_echo.rehearsal.istio import istio_listeners
@@ -44,6 +46,10 @@ _VERSIONS = {
         f"{_GATEWAY_API}/v1alpha2",
     },
     ("gateway.networking.x-k8s.io", "XListenerSet"): {"gateway.networking.x-k8s.io/v1alpha1"},
+    **{
+        (ENVOY_GATEWAY_GROUP, kind): {f"{ENVOY_GATEWAY_GROUP}/v1alpha1"}
+        for kind in ENVOY_GATEWAY_KINDS
+    },
     ("apps", "Deployment"): {"apps/v1"},
     ("", "Namespace"): {"v1"},
     ("", "Service"): {"v1"},
@@ -52,6 +58,7 @@ _ROOMS = {
     "networking.istio.io": "istio",
     _GATEWAY_API: "gateway-api",
     "gateway.networking.x-k8s.io": "gateway-api",
+    ENVOY_GATEWAY_GROUP: "gateway-api",
 }
 
 
