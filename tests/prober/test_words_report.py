@@ -182,10 +182,14 @@ def test_sum_over_addresses_that_stick_does_not_pass() -> None:
 
 
 def test_a_report_is_its_words_wherever_it_is_shown() -> None:
-    """As the message of a failed assertion too, which shows its repr."""
+    """As the message of a failed assertion too, which shows 240 characters of its repr."""
     report = made(["two"] * 60, expect=EIGHTY_TWENTY)
-    assert repr(report) == str(report)
-    assert repr(report).startswith("FAIL: ")
+    assert repr(report).startswith(
+        "FAIL: 127.0.0.1:9000 (echo.test) does not split as expected: one 80 %, two 20 %; "
+        "one has 0.0 % of 10 (true share 0.0 to 79.2 %), expected 80 %: off by 0.83 points or more"
+    )
+    assert len(repr(report)) <= 240
+    assert repr(made(["one"])) == "MEASURED: 127.0.0.1:9000 (echo.test)"
 
 
 @pytest.mark.parametrize(

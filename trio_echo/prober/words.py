@@ -372,7 +372,11 @@ class Report:
     def __str__(self) -> str:
         return describe(self)
 
-    __repr__ = __str__  # what pytest shows of `assert report.verdict is PASS, report`
+    def __repr__(self) -> str:
+        # What pytest shows of `assert report.verdict is PASS, report`: it cuts the
+        # middle out of what is longer.
+        words = "; ".join([headline(self), *(reason.text for reason in reasons(self))])
+        return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
 
 
 def _judge_sum(report: Report) -> Verdict:
@@ -401,6 +405,10 @@ def _stands_out(report: Report, run: Run) -> Iterator[str]:
         yield f"{run.counts.errors} of its connections failed"
     elif alone is Verdict.FAIL and _judge_sum(report) is Verdict.PASS:
         yield "failed by itself, so the runs did not see one and the same split"
+
+
+_SHOWN = 230
+"""Characters of a report in a line."""
 
 
 class Remark(NamedTuple):
