@@ -24,6 +24,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "Counter[Outcome]": st.dictionaries(st.sampled_from(Outcome), NUMBERS, max_size=3).map(Counter),
     "Histogram": HISTOGRAMS,
     "dict[str, Counter[str]]": st.dictionaries(NAMES, COUNTERS, max_size=2),
+    "dict[Outcome, Histogram]": st.dictionaries(st.sampled_from(Outcome), HISTOGRAMS, max_size=2),
     "dict[str, Histogram]": st.dictionaries(NAMES, HISTOGRAMS, max_size=2),
 }
 ANY = st.builds(Counts, **{each.name: BY_TYPE[str(each.type)] for each in fields(Counts)})

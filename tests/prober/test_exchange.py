@@ -110,7 +110,7 @@ async def test_eof_before_answer() -> None:
 
     async with backend(closing) as target:
         report = await once(target, expect={"one": 1})
-    assert_failed(report, Outcome.EOF_BEFORE_ANSWER, "the proxy has no healthy backend")
+    assert_failed(report, Outcome.EOF_BEFORE_ANSWER, "no backend is healthy behind the proxy")
     assert report.verdict is Verdict.UNMEASURED
 
 

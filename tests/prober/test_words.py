@@ -33,7 +33,7 @@ def test_pass_reads_well() -> None:
         (
             ["one"] * 53,
             {"expect": EIGHTY_TWENTY},
-            "all 53 to one: session affinity or source-IP hashing?",
+            "all 53 to one, none to two: it is down or not in the route, or answers go by the",
         ),
         (
             drawn({"one": 20, "two": 80}, 100, 1),
@@ -77,6 +77,69 @@ def test_right_splits_are_not_commented() -> None:
     for seed in range(30):
         report = made(drawn(EIGHTY_TWENTY, 3000, seed), expect=EIGHTY_TWENTY)
         assert not list(findings(report))
+
+
+def ending(outcome: Outcome, took: float = 0.0) -> Result:
+    """A connection that failed after so many seconds."""
+    return Result(outcome, took=took)
+
+
+RESET = ending(Outcome.RESET)
+
+
+@pytest.mark.parametrize(
+    ("results", "says", "not_said"),
+    [
+        ([RESET] * 20, "no backend is healthy behind the proxy, a policy refuses", "limit"),
+        ([RESET, *["one", "two"] * 50], "a limit (of connections or of their rate", "healthy"),
+        ([*["one"] * 40, RESET], "or two is down, with no answer so far", "healthy"),
+        (
+            ["one", "one", "one", "one", RESET] * 40,
+            "two never answered and should have had 20 %, about the 20.0 % that failed: down",
+            "limit",
+        ),
+        (["one", RESET] * 90, "cut by the other side: a limit", "two never answered"),
+        (["one", *[ending(Outcome.WRONG_ECHO)] * 9], "mixed up on the way", "two is down"),
+        (
+            [*["one", "two"] * 9, *[ending(Outcome.RESET, 0.1 + n / 1e3) for n in range(9)]],
+            "reset, each after about 104 ms, which looks like a timeout: cut",
+            "healthy",
+        ),
+        (
+            [*["one", "two"] * 9, *[ending(Outcome.RESET, 0.1 + n / 10) for n in range(9)]],
+            "cut by the other side: a limit",
+            "timeout",
+        ),
+        (
+            [*["one", "two"] * 9, *[ending(Outcome.READ_TIMEOUT, 5.0) for n in range(9)]],
+            "a backend hangs or is overloaded",
+            "looks like a timeout",
+        ),
+    ],
+)
+def test_failures_are_explained_by_the_whole_sample(
+    results: list[str | Result], says: str, not_said: str
+) -> None:
+    """Whether others were answered, by whom, how many failed, and after how long."""
+    text = str(made(results, expect=EIGHTY_TWENTY, max_errors=9999, margin=0.04))
+    assert says in text
+    assert not_said not in text
+
+
+def test_backend_that_stopped_is_named() -> None:
+    """No weights were moved: one of them is gone."""
+    gone = drawn(EIGHTY_TWENTY, 300, 1) + ["one"] * 200
+    text = str(made(gone, expect={"one": 85, "two": 15}, margin=0.01, alpha=1e-9))
+    assert "two has 21.3 % of" in text
+    assert "of the first 296 connections and none of the 204 after: it stopped" in text
+    assert "were weights moved" not in text
+    assert "stopped" not in str(made(drawn(EIGHTY_TWENTY, 500, 1), expect=EIGHTY_TWENTY))
+
+
+def test_several_that_never_answered_are_listed() -> None:
+    """In one sentence."""
+    text = str(made(["a"] * 500, expect={"a": 4, "b": 3, "c": 3, "d": 3}))
+    assert "to a, none to b, c and d: they are down or not in the route" in text
 
 
 def test_uneven_swap_is_no_swap() -> None:

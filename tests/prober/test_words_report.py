@@ -77,15 +77,15 @@ def test_pass_and_fail_say_what_they_say(
     expectation, counts = case
     report = summed(counts, expectation, error_limit=limit, interrupted=interrupted)
     overspent = limit is not None and counts.errors > limit
-    wrong = counts.mixed or off(expectation, counts) or unexpected(expectation, counts)
+    foul = counts.mixed or unexpected(expectation, counts)
     if report.verdict is Verdict.PASS:
         assert counts.answers.total() > 0
         assert not silent(expectation, counts)
         assert not overspent
-        assert not wrong
+        assert not foul
     if report.verdict is Verdict.FAIL:
         assert counts.answers.total() > 0
-        assert overspent or (expectation.shares and wrong)
+        assert overspent or (expectation.shares and (foul or off(expectation, counts)))
     if not expectation.shares:
         assert report.verdict in {None, Verdict.UNMEASURED} or overspent
     if not counts.answers.total():

@@ -56,6 +56,7 @@ class Counts:
         connect: for each backend, seconds from the intended start of a connection
             until it could be written to.
         answer: for each backend, seconds from the first line's sending to its answer.
+        failed: for each way to fail, seconds from the start of a connection to its end.
         lag: seconds that connections started later than a rate asked for.
         late: answers by backend that came after the verdict; not judged.
         launched: connections launched, the late ones included.
@@ -70,6 +71,7 @@ class Counts:
     sources: dict[str, Counter[str]] = field(default_factory=dict)
     connect: dict[str, Histogram] = field(default_factory=dict)
     answer: dict[str, Histogram] = field(default_factory=dict)
+    failed: dict[Outcome, Histogram] = field(default_factory=dict)
     lag: Histogram = field(default_factory=Histogram)
     late: Counter[str] = field(default_factory=Counter)
     launched: int = 0
@@ -132,6 +134,7 @@ class Result(NamedTuple):
             a TLS handshake included.
         answer: seconds from the first line's sending to its answer.
         lag: seconds that it started later than intended.
+        took: seconds from its start to its end, where it failed.
         detail: what happened, in the words of the system.
     """
 
@@ -141,6 +144,7 @@ class Result(NamedTuple):
     connect: float = 0.0
     answer: float = 0.0
     lag: float = 0.0
+    took: float = 0.0
     detail: str = ""
 
 

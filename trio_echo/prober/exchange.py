@@ -132,7 +132,8 @@ class Exchanger:
             finally:
                 if wire is not None:
                     wire.close()
-        return Result(failure.outcome, lag=lag, detail=failure.detail)
+        took = trio.current_time() - started
+        return Result(failure.outcome, lag=lag, took=took, detail=failure.detail)
 
     async def dial(self, address: Address, index: int) -> PlainWire:
         """Connect, from the source whose turn it is at this connection.

@@ -218,6 +218,7 @@ class Tally:
     def _fail(self, result: Result) -> None:
         """Count a failed connection and keep the first of its kind as an example."""
         self.counts.outcomes[result.outcome] += 1
+        self.counts.failed.setdefault(result.outcome, Histogram()).add(result.took)
         self.examples.setdefault(result.outcome, result.detail)
 
     def _late(self, result: Result) -> None:

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, reduce
-from math import inf
+from math import inf, log, log1p, sqrt
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +30,7 @@ from trio_echo.prober.split import (
     interval,
     judge,
     off,
+    silent,
     unexpected,
     would_decide,
 )
@@ -69,6 +70,10 @@ _HOPELESS = 20
 that takes 20 % of the connections looks like this once in 10^14 probes."""
 
 
+_NO_WAY = (
+    "no backend is healthy behind the proxy, a policy refuses this client, "
+    "or the listener wants TLS or a PROXY header"
+)
 HINTS = {
     Outcome.RESOLVE: "the name does not resolve here: check its spelling, or the cluster's DNS",
     Outcome.REFUSED: "nothing listens there: wrong port, or not started yet (--wait SECONDS waits)",
@@ -77,13 +82,12 @@ HINTS = {
         "no reply to the connection attempt: a firewall or network policy drops it, "
         "or the address is gone"
     ),
-    Outcome.RESET: "cut by the other side: the proxy has no healthy backend, or the backend died",
-    Outcome.EOF_BEFORE_ANSWER: (
-        "connected, then closed before an answer: the proxy has no healthy backend"
-    ),
+    Outcome.RESET: f"cut by the other side: {_NO_WAY}",
+    Outcome.EOF_BEFORE_ANSWER: f"connected, then closed before an answer: {_NO_WAY}",
     Outcome.EOF_MID_LINE: "closed in the middle of an answer: a backend was stopped without drain",
     Outcome.READ_TIMEOUT: (
-        "connected, but no answer in time: a backend hangs, or it is no echo server by lines"
+        "connected, but no answer in time: a backend hangs, it is no echo server by lines, "
+        "or the listener wants TLS or a PROXY header"
     ),
     Outcome.WRONG_ECHO: (
         "the answer was not the line with a name in front: "
@@ -95,7 +99,35 @@ HINTS = {
     ),
     Outcome.LOCAL: "this machine's own failure, which says nothing about the route",
 }
-"""The usual cause of each ending, and the remedy."""
+"""The usual causes of each ending where nothing answered, and the remedy."""
+
+_HINTS_BESIDE_ANSWERS = HINTS | {
+    Outcome.REFUSED: "nobody listened meanwhile: a restart, or a full backlog",
+    Outcome.CONNECT_TIMEOUT: "no reply to some connection attempts: a full backlog, or packet loss",
+    Outcome.RESET: (
+        "cut by the other side: a limit (of connections or of their rate, a circuit breaker), "
+        "or a backend that dies"
+    ),
+    Outcome.EOF_BEFORE_ANSWER: (
+        "connected, then closed before an answer: a limit (of connections or of their rate, "
+        "a circuit breaker), or a backend that dies"
+    ),
+    Outcome.READ_TIMEOUT: "connected, but no answer in time: a backend hangs or is overloaded",
+    Outcome.TLS: "the TLS handshake failed for some: not every backend has the same certificate",
+}
+"""The same where other connections were answered."""
+
+_SAME = 1.25
+"""How far apart the middle nine tenths of durations may be, as a ratio, to be one timeout."""
+
+_NOTICEABLE = 0.02
+"""Seconds below which a connection may end as quickly as that by itself."""
+
+_FEW = 5
+"""Failures from which on their durations are worth comparing."""
+
+_SIGMAS = 4.5
+"""Standard deviations within which two shares may be the same."""
 
 _SAYS = {
     Verdict.PASS: "splits",
@@ -517,15 +549,7 @@ def reasons(report: Report) -> Iterator[Remark]:
 def findings(report: Report) -> Iterator[Remark]:
     """What the counts and their order look like, where the sample carries it."""
     counts = report.counts
-    answered = {name: count for name, count in counts.answers.items() if count}
-    outside = off(report.expectation, counts)
-    if len(answered) == 1 and len(report.expectation.shares) > 1 and outside:
-        [(name, count)] = answered.items()
-        text = f"all {count} to {shown_name(name)}: session affinity or source-IP hashing?"
-        yield Remark("all-to-one", name, text)
-    elif outside and set(outside) == set(report.expectation.shares) and len(outside) == 2:  # noqa: PLR2004 - a swap takes two
-        first, second = outside
-        yield from _swapped(report, first, second)
+    yield from _who_answered(report)
     kept = affinity(counts.sources)
     if kept is not None:
         text = (
@@ -556,7 +580,10 @@ def findings(report: Report) -> Iterator[Remark]:
             "(a higher -c, a lower --rate or an idler machine would help)"
         )
         yield Remark("lag", None, text)
-    if drift is not None:
+    sticks = runs is not None and runs.patterned and runs.sigmas < 0
+    stopped = [] if sticks else list(_stopped(report))
+    yield from stopped
+    if drift is not None and not stopped:
         before, after = map(percent, drift.shares)
         text = (
             f"{shown_name(drift.name)} went from {before} to {after} at about answer {drift.at}: "
@@ -686,24 +713,118 @@ def _undecided(report: Report) -> Iterator[Remark]:
 
 
 def _failure_words(report: Report, outcome: Outcome, count: int) -> str:
-    """One way to fail: how often, what was met, and the usual cause."""
+    """One way to fail: how often, what was met, and the likely cause."""
     detail = visible(report.examples.get(outcome, ""))
     met = f" ({detail})" if detail else ""
-    return f"{count} x {outcome}{met}: {HINTS[outcome]}"
+    return f"{count} x {outcome}{met}{_when(report, outcome)}: {_cause(report, outcome)}"
 
 
-def _swapped(report: Report, first: str, second: str) -> Iterator[Remark]:
-    """Whether two backends have each other's share, rather than each the same."""
+def _when(report: Report, outcome: Outcome) -> str:
+    """How long connections lasted that ended so, where all did for the same time."""
+    lasted = report.counts.failed.get(outcome)
+    if lasted is None or lasted.count < _FEW or outcome in _OWN_TIMEOUTS:
+        return ""
+    first, last = lasted.quantile(5), lasted.quantile(95)
+    if first < _NOTICEABLE or last > _SAME * first:
+        return ""
+    return f", each after about {duration(lasted.quantile(50))}, which looks like a timeout"
+
+
+_OWN_TIMEOUTS = {Outcome.CONNECT_TIMEOUT, Outcome.READ_TIMEOUT}
+"""What the probe itself gives up after --timeout."""
+
+
+def _cause(report: Report, outcome: Outcome) -> str:
+    """What the rest of the sample leaves as the cause of a way to fail."""
     expectation, counts = report.expectation, report.counts
-    swapped = {first: expectation.shares[second], second: expectation.shares[first]}
-    even = sum(swapped.values()) / 2
-    for name, share in swapped.items():
-        low, high = interval(expectation, counts, name)
-        observed = counts.answers[name] / counts.total
-        if not (low <= share <= high and abs(observed - share) < abs(even - share) / 2):
-            return
-    text = f"the counts fit the weights of {shown_name(first)} and {shown_name(second)} swapped"
-    yield Remark("swapped", None, text)
+    if not counts.outcomes[Outcome.OK]:
+        return HINTS[outcome]
+    dead = silent(expectation, counts)
+    hint = _HINTS_BESIDE_ANSWERS[outcome]
+    if not dead or outcome not in _OF_A_DEAD_BACKEND:
+        return hint
+    names = _listed(dead)
+    if counts.errors < _FEW:
+        return f"{hint}, or {names} is down, with no answer so far"
+    weight = sum(expectation.shares[name] for name in dead)
+    failed = counts.errors / counts.total
+    doubt = _SIGMAS * sqrt(weight * (1 - weight) / counts.total)
+    if abs(failed - weight) <= doubt:
+        return (
+            f"{names} never answered and should have had {_exact(weight)}, about the "
+            f"{percent(failed)} that failed: down, or not reachable from the proxy"
+        )
+    return hint
+
+
+_OF_A_DEAD_BACKEND = {
+    Outcome.REFUSED,
+    Outcome.RESET,
+    Outcome.EOF_BEFORE_ANSWER,
+    Outcome.READ_TIMEOUT,
+    Outcome.CONNECT_TIMEOUT,
+}
+
+
+def _who_answered(report: Report) -> Iterator[Remark]:
+    """What shares that are off look like: one for all, swapped, or even."""
+    expectation, counts = report.expectation, report.counts
+    outside = off(expectation, counts)
+    answered = [name for name, count in counts.answers.items() if count]
+    missing = silent(expectation, counts)
+    if len(answered) == 1 and missing and outside:
+        who = "it is" if len(missing) == 1 else "they are"
+        text = (
+            f"all {counts.answers[answered[0]]} to {shown_name(answered[0])}, none to "
+            f"{_listed(missing)}: {who} down or not in the route, or answers go by the client"
+        )
+        yield Remark("all-to-one", answered[0], text)
+    elif len(outside) > 1 and set(outside) == set(expectation.shares):
+        even = dict.fromkeys(outside, 1 / len(outside))
+        if len(outside) == 2:  # noqa: PLR2004 - a swap takes two
+            first, second = outside
+            swapped = {first: expectation.shares[second], second: expectation.shares[first]}
+            if _fits(report, swapped, even):
+                names = f"{shown_name(first)} and {shown_name(second)}"
+                yield Remark("swapped", None, f"the counts fit the weights of {names} swapped")
+        if _fits(report, even, expectation.shares):
+            yield Remark("even", None, "the counts fit equal weights: are the weights in force?")
+
+
+def _fits(report: Report, shares: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether the counts fit these shares, and are far nearer to them than to the others."""
+    counts = report.counts
+    for name, share in shares.items():
+        low, high = interval(report.expectation, counts, name)
+        away = abs(counts.answers[name] / counts.total - share)
+        if not (low <= share <= high and away < abs(others[name] - share) / 2):
+            return False
+    return True
+
+
+def _stopped(report: Report) -> Iterator[Remark]:
+    """Which backends answered for a while and then not any more, beyond chance."""
+    if len(report.runs) > 1:
+        return
+    points, total = report.runs[0].points, report.counts.total
+    for name, count in report.counts.answers.items():
+        last = next(point.total for point in points if point.counts.get(name, 0) == count)
+        if 0 < count < last and (total - last) * log1p(-count / last) < _NEVER:
+            text = (
+                f"{shown_name(name)} has {percent(count / last)} of the first {last} connections "
+                f"and none of the {total - last} after: it stopped, or was taken out"
+            )
+            yield Remark("stopped", name, text)
+
+
+_NEVER = log(1e-6)
+"""The logarithm of a chance that a backend has not had: once in a million."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a list in a sentence."""
+    *others, last = map(shown_name, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _connections(count: int) -> str:
