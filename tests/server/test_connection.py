@@ -272,10 +272,11 @@ async def test_a_client_that_does_not_read_is_not_read_from(kind: Kind) -> None:
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(conversation.client.send_all, lines)
-        await conversation.park()
+        while not conversation.stream.blocked:
+            # All tasks may wait while a busy kernel still has segments to deliver.
+            await conversation.park()
         taken = conversation.stream.received
         assert 0 < taken < len(lines)
-        assert conversation.stream.blocked
         await conversation.park()
         assert conversation.stream.received == taken
         assert await receive(conversation.client, len(expected)) == expected

@@ -49,8 +49,9 @@ was written before the end had arrived, and is lost: that is how it is counted.
 `patience` is what a client may take to write, and then what TCP takes to send a
 lost packet again over this connection (`TCP_INFO` knows).
 
-The policy is the pure functions below. The tests run them against a simulated
-kernel and every order of events in it, and the server against the real one.
+The policy is the functions below that do no I/O. The tests run them against a
+simulated kernel and every order of events in it, and the server against the real
+one.
 """
 
 from __future__ import annotations
