@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import sys
-import termios
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,28 +16,16 @@ import trio
 from backends import answering, backend, closed_port, drawing
 from jsonschema import Draft202012Validator
 from junitparser import JUnitXml
+from processes import COMMAND, run, seen_on_a_terminal
 
 from trio_echo.cli import main
 
 if TYPE_CHECKING:
-    import subprocess
+    from pathlib import Path
 
-COMMAND = str(Path(sys.executable).with_name("trio-echo"))
 SCHEMA = json.loads(files("trio_echo.prober").joinpath("report.schema.json").read_text("utf-8"))
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 EXPECT = ("--expect", "one=80", "--expect", "two=20")
-
-
-async def run(*arguments: str | Path, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run ``trio-echo`` to its end."""
-    with trio.fail_after(30):
-        return await trio.run_process(
-            [COMMAND, *map(str, arguments)],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            **settings,
-        )
 
 
 def valid(text: bytes | str) -> dict[str, Any]:
@@ -149,32 +134,6 @@ async def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     assert document["headline"].startswith("INTERRUPTED")
     assert document["verdict"] is None
     assert document["connections"] > 10
-
-
-async def seen_on_a_terminal(*arguments: str, environment: dict[str, str] | None = None) -> str:
-    """Run with a terminal for stdout and stderr; return all that it was sent."""
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (30, 100))
-    shown = b""
-    own = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI")}
-    try:
-        process = await trio.lowlevel.open_process(
-            [COMMAND, *arguments],
-            stdout=slave,
-            stderr=slave,
-            env=own | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | (environment or {}),
-        )
-        os.close(slave)
-        while True:
-            await trio.lowlevel.wait_readable(master)
-            try:
-                shown += os.read(master, 65536)
-            except OSError:  # the last one who had the terminal open has gone
-                break
-        await process.wait()
-    finally:
-        os.close(master)
-    return shown.decode()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a closed terminal ends otherwise elsewhere")

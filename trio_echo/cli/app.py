@@ -33,6 +33,7 @@ _COMMANDS = {
     "serve": "Answer every line with PREFIX in front: a backend that names itself.",
     "probe": "Open connections, count who answers, and judge the split.",
     "report": "Add up the reports of several probes to one verdict.",
+    "watch": "Probe slowly and for ever, and say when the split changes.",
     "rehearse": "Run a weighted route on this machine with a real Envoy, and judge it.",
 }
 """Each is a function of its name in a module of its name, imported when it is run."""

@@ -27,6 +27,7 @@ __all__ = [
     "ExitCode",
     "JSONOption",
     "JUnitOption",
+    "Lines",
     "Output",
     "OutputError",
     "SVGOption",
@@ -213,6 +214,11 @@ class Output:
         if faults:
             raise faults[0]
 
+    def lines(self) -> Lines | None:
+        """Begin the JSON document as one that grows by lines; None if none was asked for."""
+        place = self._places["json"]
+        return None if place is None else Lines(place, self._failures)
+
     def end(self, code: int) -> ExitCode:
         """Give the exit code of a command whose result means `code`.
 
@@ -227,6 +233,58 @@ class Output:
         if self._failures and code != ExitCode.INTERRUPTED:
             raise OutputError("\n".join(filter(None, self._failures)))
         return ExitCode(code)
+
+
+class Lines:
+    """A document that grows by one JSON object a line.
+
+    Args:
+        place: a path, which is begun anew, or ``-`` for stdout.
+        failures: where a failure to write is added.
+
+    Attributes:
+        failed: whether a line could not be written; later ones are not tried.
+    """
+
+    def __init__(self, place: str, failures: list[str]) -> None:
+        self.failed = False
+        self._place = place
+        self._failures = failures
+        self._file: IO[str] | None = None
+        _written.add(place)
+        try:
+            self._file = (
+                sys.stdout if place == "-" else Path(place).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
+            )
+        except OSError as error:
+            self._fail(error)
+
+    def write(self, line: str) -> None:
+        """Write one object, at once."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """End the document."""
+        if self._file is not None and self._place != "-":
+            self._file.close()
+
+    def _fail(self, error: OSError) -> None:
+        self.failed = True
+        on_stdout = self._place == "-"
+        self._failures.append(
+            _stdout_failed(error)
+            if on_stdout
+            else f"--json: cannot write {self._place!r}: {error.strerror}"
+        )
+        if self._file is not None:
+            _silence(self._file)
+        self._file = None
 
 
 def exit_code(report: Report) -> ExitCode:

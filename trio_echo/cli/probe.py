@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import trio
@@ -23,7 +23,30 @@ if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
 
-__all__ = ["MarginOption", "ToleranceOption", "parse_expectation", "probe", "stop_on_signal"]
+__all__ = [
+    "CertOption",
+    "ExpectOption",
+    "KeyOption",
+    "MarginOption",
+    "SNIOption",
+    "SourceOption",
+    "TLSCAOption",
+    "TLSOption",
+    "TimeoutOption",
+    "ToleranceOption",
+    "parse_expectation",
+    "probe",
+    "stop_on_signal",
+    "tls_settings",
+]
+
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=WEIGHT",
+        help="A backend and its weight. Repeat it, or separate several by commas.",
+    ),
+]
 
 MarginOption = Annotated[
     float | None,
@@ -38,18 +61,31 @@ ToleranceOption = Annotated[
     float,
     typer.Option(metavar="SHARE", help="A share that is off by this much or less does not fail."),
 ]
+TimeoutOption = Annotated[
+    float, typer.Option(metavar="SECONDS", help="For connecting, and again for each answer.")
+]
+SourceOption = Annotated[
+    list[str] | None, typer.Option(metavar="IP", help="Connect from here; several take turns.")
+]
+TLSOption = Annotated[bool, typer.Option("--tls", help="Speak TLS, verified.")]
+TLSCAOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Authorities to trust; implies --tls.")
+]
+SNIOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Server name to ask for; implies --tls.")
+]
+CertOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Own certificate; implies --tls.")
+]
+KeyOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Its private key, if not in --tls-cert.")
+]
 
 
 def probe(
     target: Annotated[str, typer.Argument(metavar="HOST:PORT", help="What to probe.")],
     *,
-    expect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=WEIGHT",
-            help="A backend and its weight. Repeat it, or separate several by commas.",
-        ),
-    ] = None,
+    expect: ExpectOption = None,
     connections: Annotated[
         int | None,
         typer.Option(
@@ -87,9 +123,7 @@ def probe(
             metavar="CHANCE", help="Accepted chance of a wrong PASS, and of a wrong FAIL."
         ),
     ] = DEFAULT_ALPHA,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For connecting, and again for each answer.")
-    ] = 5.0,
+    timeout: TimeoutOption = 5.0,
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", help="First wait so long for an echo to come back.")
     ] = 0.0,
@@ -108,23 +142,12 @@ def probe(
     payload_size: Annotated[
         int | None, typer.Option(metavar="BYTES", help="Length of each line before LF.")
     ] = None,
-    source_address: Annotated[
-        list[str] | None,
-        typer.Option(metavar="IP", help="Connect from here; several take turns."),
-    ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, verified.")] = False,
-    tls_ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Authorities to trust; implies --tls.")
-    ] = None,
-    sni: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Server name to ask for; implies --tls.")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Own certificate; implies --tls.")
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its private key, if not in --tls-cert.")
-    ] = None,
+    source_address: SourceOption = None,
+    tls: TLSOption = False,
+    tls_ca: TLSCAOption = None,
+    sni: SNIOption = None,
+    tls_cert: CertOption = None,
+    tls_key: KeyOption = None,
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
@@ -134,7 +157,6 @@ def probe(
     Exit code: 0 PASS (or nothing expected), 1 FAIL, 2 usage, 3 INCONCLUSIVE,
     4 could not measure, 130 interrupted.
     """
-    wanted = tls or {tls_ca, sni, tls_cert, tls_key} != {None}
     config = ProbeConfig(
         target=target,
         expect=parse_expectation("expect", expect or ()),
@@ -152,7 +174,7 @@ def probe(
         half_close=half_close,
         payload_size=payload_size,
         source_addresses=source_address or (),
-        tls=ProbeTLS(ca=tls_ca, server_name=sni, cert=tls_cert, key=tls_key) if wanted else None,
+        tls=tls_settings(tls, tls_ca, sni, tls_cert, tls_key),
     )
     output = Output(json, junit, svg)
     if config.expect and connections is None and duration is None:
@@ -162,6 +184,15 @@ def probe(
         )
         Words(stderr=True).print(announced)
     raise typer.Exit(output.end(output.publish(trio.run(_measure, config))))
+
+
+def tls_settings(
+    wanted: bool, ca: Path | None, sni: str | None, cert: Path | None, key: Path | None
+) -> ProbeTLS | None:
+    """TLS as the options have it; each of them alone asks for it."""
+    if not wanted and {ca, sni, cert, key} == {None}:
+        return None
+    return ProbeTLS(ca=ca, server_name=sni, cert=cert, key=key)
 
 
 def parse_expectation(field: str, values: Sequence[str]) -> dict[str, float]:

@@ -146,6 +146,7 @@ class Detector:
 
     Attributes:
         connections: how many were taken.
+        false_alarms: for each connection, on average at most.
         ranges: where the share of each backend lies as long as nothing has
             changed; empty while too little is known.
     """
@@ -155,6 +156,7 @@ class Detector:
     ) -> None:
         self.connections = 0
         self.ranges: dict[str, Interval] = {}
+        self.false_alarms = false_alarms
         self._bar = 1.0 / false_alarms
         self._known: set[str] = set()
         self._begin(0)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.config import ProbeConfig
     from trio_echo.prober.exchange import Address
 
-__all__ = ["PortWatch", "Tally", "probe"]
+__all__ = ["PortWatch", "Tally", "probe", "resolve"]
 
 _WINDOW = 16_384
 """Connections that may be launched ahead of the oldest one still in flight. They
@@ -347,7 +347,8 @@ async def _find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
         tally.phase = "waiting"
     while True:
         try:
-            address = await _resolve(tally)
+            address, contacts = await resolve(tally.config)
+            tally.contacts += contacts
         except FailureError as error:
             failure = Result(error.outcome, detail=error.detail)
         else:
@@ -369,15 +370,18 @@ async def _find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _resolve(tally: Tally) -> Address:
+async def resolve(config: ProbeConfig) -> tuple[Address, int]:
     """Resolve the target, and of several addresses take the one that connects first.
+
+    Returns:
+        The address, and how many connections were made to find it.
 
     Raises:
         FailureError: the name does not resolve, or no address can be connected to.
     """
-    host, port = split_target(tally.config.target)
-    source = next(iter(tally.config.source_addresses), None)
-    family = _FAMILIES[tally.config.ip_version]
+    host, port = split_target(config.target)
+    source = next(iter(config.source_addresses), None)
+    family = _FAMILIES[config.ip_version]
     shown = printable(host)
     try:
         found = await trio.socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
@@ -389,15 +393,14 @@ async def _resolve(tally: Tally) -> Address:
     addresses = {where: family for family, _, _, _, where in found}
     if len(addresses) == 1:
         [(where, family)] = addresses.items()
-        return family, where
-    with trio.move_on_after(tally.config.timeout):
-        tally.contacts += 1
+        return (family, where), 0
+    with trio.move_on_after(config.timeout):
         try:
             stream = await trio.open_tcp_stream(host, port, local_address=source)
         except OSError as error:
             raise classify(error, connected=False) from error
         async with stream:
-            return stream.socket.family, stream.socket.getpeername()
+            return (stream.socket.family, stream.socket.getpeername()), 1
     raise FailureError(Outcome.CONNECT_TIMEOUT, f"no address of {shown} replied")
 
 
