@@ -17,14 +17,16 @@ from trio.testing import MockClock
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome
+from trio_echo.prober.remarks import findings, reasons
 from trio_echo.prober.schedule import probe
 from trio_echo.prober.split import Verdict
-from trio_echo.prober.words import Report, findings, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from balancer import Choose
+
+    from trio_echo.prober.words import Report
 
 EXPECT = {"one": 80, "two": 20}
 SWAPPED = {"one": 20, "two": 80}

@@ -14,12 +14,14 @@ import trio_echo.prober.exchange
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.exchange import Address, PlainWire
+from trio_echo.prober.remarks import HINTS
 from trio_echo.prober.schedule import probe
 from trio_echo.prober.split import Verdict
-from trio_echo.prober.words import HINTS, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trio_echo.prober.words import Report
 
 
 async def once(target: str, **settings: object) -> Report:

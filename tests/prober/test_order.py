@@ -23,7 +23,7 @@ from trio_echo.prober.order import (
     log_affinity,
     thin,
 )
-from trio_echo.prober.words import findings
+from trio_echo.prober.remarks import findings
 
 
 def ordered(names: list[str]) -> Order:

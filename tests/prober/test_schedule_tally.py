@@ -11,9 +11,9 @@ from reports import drawn, made, ok
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.remarks import MOST_NAMES
 from trio_echo.prober.schedule import Tally
 from trio_echo.prober.split import Verdict
-from trio_echo.prober.words import MOST_NAMES
 
 RESULTS = st.lists(
     st.one_of(

@@ -8,7 +8,7 @@ import pytest
 from reports import drawn, made, ok
 
 from trio_echo.prober.counts import Outcome, Result
-from trio_echo.prober.words import duration, findings
+from trio_echo.prober.remarks import duration, findings
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 

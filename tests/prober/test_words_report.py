@@ -14,8 +14,9 @@ from reports import drawn, made, summed
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.document import from_json, merge, to_json
 from trio_echo.prober.latency import Histogram
+from trio_echo.prober.remarks import reasons
 from trio_echo.prober.split import Expectation, Verdict, off, silent, unexpected
-from trio_echo.prober.words import basis, headline, reasons
+from trio_echo.prober.words import basis, headline
 
 FAILURES = sorted(set(Outcome) - {Outcome.OK})
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}

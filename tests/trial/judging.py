@@ -15,8 +15,8 @@ from trio.testing import MockClock
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.remarks import findings, reasons
 from trio_echo.prober.schedule import Tally, probe
-from trio_echo.prober.words import Report, findings, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trial.cases import Case
 
     from trio_echo.prober.split import Verdict
+    from trio_echo.prober.words import Report
 
 __all__ = ["Judged", "draw", "endings", "fed", "over_sockets"]
 

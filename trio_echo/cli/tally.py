@@ -12,8 +12,8 @@ from rich.text import Text
 
 from trio_echo.cli.output import Words
 from trio_echo.prober.counts import Outcome
+from trio_echo.prober.remarks import duration, percent, shown_name
 from trio_echo.prober.split import interval
-from trio_echo.prober.words import duration, percent, shown_name
 from trio_echo.text import printable
 
 if TYPE_CHECKING:

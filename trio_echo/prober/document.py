@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio_echo
 from trio_echo.errors import ConfigError, TrioEchoError
-from trio_echo.prober import words
+from trio_echo.prober import remarks, words
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.order import Point, Runs
 from trio_echo.prober.split import Expectation, Verdict
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from trio_echo.prober.latency import Histogram
-    from trio_echo.prober.words import Backend, Remark
+    from trio_echo.prober.remarks import Remark
+    from trio_echo.prober.words import Backend
 
 __all__ = ["FORMAT", "error_json", "from_json", "merge", "to_json"]
 
@@ -49,8 +50,8 @@ def to_json(report: Report) -> str:
             "interrupted": report.interrupted,
             "headline": words.headline(report),
             "basis": words.basis(report),
-            "reasons": _remarks(words.reasons(report)),
-            "findings": _remarks(words.findings(report)),
+            "reasons": _remarks(remarks.reasons(report)),
+            "findings": _remarks(remarks.findings(report)),
             "notices": [visible(notice) for notice in report.notices],
             "target": report.target,
             "address": report.address,

@@ -15,7 +15,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from trio_echo.prober import words
+from trio_echo.prober import remarks, words
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.latency import BUCKET_RATIO, SHORTEST
 from trio_echo.prober.split import Verdict, interval
@@ -66,8 +66,8 @@ def _draw_words(canvas: Canvas, report: Report, y: float) -> float:
     for line in textwrap.wrap(words.basis(report), 108):
         canvas.text(_LEFT, y, line, "muted")
         y += 19
-    remarks = [remark.text for remark in (*words.reasons(report), *words.findings(report))]
-    for remark in (*remarks, *map(visible, report.notices)):
+    said = [each.text for each in (*remarks.reasons(report), *remarks.findings(report))]
+    for remark in (*said, *map(visible, report.notices)):
         for line in textwrap.wrap(f"· {remark}", 108, subsequent_indent="   "):
             canvas.text(_LEFT, y, line)
             y += 18
@@ -106,7 +106,7 @@ def _draw_shares(canvas: Canvas, backends: list[Backend], y: float) -> float:
         low, high = map(at, backend.interval)
         canvas.line(low, middle, high, middle, f"thick s-{colour}")
         canvas.dot(at(backend.share), middle, 5, colour)
-        figures = f"{words.percent(backend.share)}, true {words.span(backend.interval)}"
+        figures = f"{remarks.percent(backend.share)}, true {remarks.span(backend.interval)}"
         canvas.text(_PLOT_RIGHT + 16, middle + 4, figures)
     return bottom + 15
 
@@ -179,7 +179,7 @@ def _draw_latency(canvas: Canvas, backends: list[Backend], y: float) -> float:
 
     for tick in ticks:
         canvas.line(at(tick), y, at(tick), bottom, "hair s-grid")
-        canvas.text(at(tick), bottom + 15, words.duration(tick), "small muted", "middle")
+        canvas.text(at(tick), bottom + 15, remarks.duration(tick), "small muted", "middle")
     for number, backend in enumerate(backends):
         base = y + 54 * (number + 1)
         colour = _colour(number)
@@ -195,7 +195,7 @@ def _draw_latency(canvas: Canvas, backends: list[Backend], y: float) -> float:
             canvas.path(curve, style, closed=what == "answer")
             percentiles = histogram.percentiles()
             figures = ", ".join(
-                f"p{depth:g} {words.duration(seconds)}"
+                f"p{depth:g} {remarks.duration(seconds)}"
                 for depth, seconds in (percentiles[0], *percentiles[1:][-1:])
             )
             canvas.text(_PLOT_RIGHT + 16, base - line, f"{what} {figures}", "small text")
@@ -222,7 +222,7 @@ def _colour(number: int) -> str:
 
 def _short(name: str) -> str:
     """A name that fits beside a plot."""
-    name = words.shown_name(name)
+    name = remarks.shown_name(name)
     return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
 
 

@@ -18,23 +18,33 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property, reduce
-from math import inf, log, log1p, sqrt
+from math import inf
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.latency import Histogram
 from trio_echo.prober.order import Point, Runs, affinity, drift, thin
+from trio_echo.prober.remarks import (
+    MOST_NAMES,
+    connections,
+    duration,
+    exact,
+    findings,
+    in_points,
+    percent,
+    reasons,
+    shown_name,
+    span,
+)
 from trio_echo.prober.split import (
     Verdict,
     interval,
     judge,
     off,
-    silent,
     unexpected,
-    would_decide,
 )
-from trio_echo.text import printable, visible
+from trio_echo.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,99 +54,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
-    "Remark",
     "Report",
     "Run",
     "basis",
     "decide",
     "describe",
-    "duration",
-    "findings",
     "headline",
     "latencies",
-    "percent",
-    "reasons",
     "shares",
-    "shown_name",
-    "span",
 ]
-
-MOST_NAMES = 256
-"""Different names that are told apart. A server with more gives each connection a
-name of its own, and must not fill the memory."""
 
 _HOPELESS = 20
 """Failed connections after which a probe without any answer ends. A dead canary
 that takes 20 % of the connections looks like this once in 10^14 probes."""
 
 
-_NO_WAY = (
-    "no backend is healthy behind the proxy, a policy refuses this client, "
-    "or the listener wants TLS or a PROXY header"
-)
-HINTS = {
-    Outcome.RESOLVE: "the name does not resolve here: check its spelling, or the cluster's DNS",
-    Outcome.REFUSED: "nothing listens there: wrong port, or not started yet (--wait SECONDS waits)",
-    Outcome.UNREACHABLE: "no way to that address: check routes, firewall and network policies",
-    Outcome.CONNECT_TIMEOUT: (
-        "no reply to the connection attempt: a firewall or network policy drops it, "
-        "or the address is gone"
-    ),
-    Outcome.RESET: f"cut by the other side: {_NO_WAY}",
-    Outcome.EOF_BEFORE_ANSWER: f"connected, then closed before an answer: {_NO_WAY}",
-    Outcome.EOF_MID_LINE: "closed in the middle of an answer: a backend was stopped without drain",
-    Outcome.READ_TIMEOUT: (
-        "connected, but no answer in time: a backend hangs, it is no echo server by lines, "
-        "or the listener wants TLS or a PROXY header"
-    ),
-    Outcome.WRONG_ECHO: (
-        "the answer was not the line with a name in front: "
-        "another kind of server, or answers mixed up on the way"
-    ),
-    Outcome.TLS: (
-        "the TLS handshake failed: check --tls-ca, --sni, the certificate, "
-        "and that the port speaks TLS at all"
-    ),
-    Outcome.LOCAL: "this machine's own failure, which says nothing about the route",
-}
-"""The usual causes of each ending where nothing answered, and the remedy."""
-
-_HINTS_BESIDE_ANSWERS = HINTS | {
-    Outcome.REFUSED: "nobody listened meanwhile: a restart, or a full backlog",
-    Outcome.CONNECT_TIMEOUT: "no reply to some connection attempts: a full backlog, or packet loss",
-    Outcome.RESET: (
-        "cut by the other side: a limit (of connections or of their rate, a circuit breaker), "
-        "or a backend that dies"
-    ),
-    Outcome.EOF_BEFORE_ANSWER: (
-        "connected, then closed before an answer: a limit (of connections or of their rate, "
-        "a circuit breaker), or a backend that dies"
-    ),
-    Outcome.READ_TIMEOUT: "connected, but no answer in time: a backend hangs or is overloaded",
-    Outcome.TLS: "the TLS handshake failed for some: not every backend has the same certificate",
-}
-"""The same where other connections were answered."""
-
-_SAME = 1.25
-"""How far apart the middle nine tenths of durations may be, as a ratio, to be one timeout."""
-
-_NOTICEABLE = 0.02
-"""Seconds below which a connection may end as quickly as that by itself."""
-
-_FEW = 5
-"""Failures from which on their durations are worth comparing."""
-
-_SIGMAS = 4.5
-"""Standard deviations within which two shares may be the same."""
-
 _SAYS = {
     Verdict.PASS: "splits",
     Verdict.FAIL: "does not split",
     Verdict.INCONCLUSIVE: "may or may not split",
 }
-
-_LAG_WORTH_SAYING = 0.01
-"""Seconds of lag at the 99th percentile below which a rate was kept."""
 
 
 def decide(
@@ -360,12 +297,13 @@ class Report:
 
     @property
     def drift(self) -> Drift | None:
-        """When a backend's share changed most clearly, and from what to what.
+        """When a backend's share changed most clearly; None where that is no more than chance."""
+        return drift(list(self.course))
 
-        None where that is no more than chance, and for several runs, whose
-        order is no course of time.
-        """
-        return drift(list(self.runs[0].points)) if len(self.runs) == 1 else None
+    @property
+    def course(self) -> Sequence[Point]:
+        """Running counts of a single run; none for several, whose order is no course of time."""
+        return self.runs[0].points if len(self.runs) == 1 else ()
 
     @property
     def notices(self) -> list[str]:
@@ -429,7 +367,7 @@ def _stands_out(report: Report, run: Run) -> Iterator[str]:
     """What one should know of one run among several."""
     yield from run.notices
     if run.interrupted:
-        yield f"was interrupted after {_connections(run.counts.total)}"
+        yield f"was interrupted after {connections(run.counts.total)}"
     alone = run.verdict(report.expectation)
     if alone is Verdict.UNMEASURED:
         yield run.fault or "could not measure, so the sum has a hole"
@@ -441,20 +379,6 @@ def _stands_out(report: Report, run: Run) -> Iterator[str]:
 
 _SHOWN = 230
 """Characters of a report in a line."""
-
-
-class Remark(NamedTuple):
-    """One thing to say.
-
-    Attributes:
-        code: for machines; never changes its meaning.
-        backend: which one it is about, or None.
-        text: for people, one line.
-    """
-
-    code: str
-    backend: str | None
-    text: str
 
 
 def describe(report: Report) -> str:
@@ -480,7 +404,7 @@ def headline(report: Report) -> str:
         return f"MEASURED: {where}"
     says = _SAYS[report.verdict or Verdict.INCONCLUSIVE]
     shares = ", ".join(
-        f"{shown_name(name)} {_exact(share)}" for name, share in report.expectation.shares.items()
+        f"{shown_name(name)} {exact(share)}" for name, share in report.expectation.shares.items()
     )
     return f"{report.verdict}: {where} {says} as expected: {shares}"
 
@@ -488,8 +412,8 @@ def headline(report: Report) -> str:
 def basis(report: Report) -> str:
     """What the verdict rests on, in one line."""
     if report.verdict is Verdict.UNMEASURED:
-        return f"{_connections(report.connections)} judged; nothing can be said about the split"
-    spent = f"{_connections(report.connections)} in {duration(report.elapsed)}"
+        return f"{connections(report.connections)} judged; nothing can be said about the split"
+    spent = f"{connections(report.connections)} in {duration(report.elapsed)}"
     if len(report.runs) > 1:
         spent += f", {len(report.runs)} runs"
     return f"{spent}; {_promise(report)}"
@@ -506,90 +430,11 @@ def _promise(report: Report) -> str:
         return "who answers goes by source address, so no chance of error holds"
     chance = f"with a chance of {expectation.alpha:g} at most"
     if report.verdict is Verdict.PASS:
-        return f"a share off by {_points(expectation.margin)} or more passes {chance}"
+        return f"a share off by {in_points(expectation.margin)} or more passes {chance}"
     if report.verdict is Verdict.FAIL:
-        within = f" off by {_points(expectation.tolerance)} or less"
+        within = f" off by {in_points(expectation.tolerance)} or less"
         return f"a {f'split{within}' if expectation.tolerance else 'right split'} fails {chance}"
     return "neither PASS nor FAIL is proved so far"
-
-
-def reasons(report: Report) -> Iterator[Remark]:
-    """Why the verdict is what it is."""
-    expectation, counts = report.expectation, report.counts
-    total = report.connections
-    if report.verdict is Verdict.FAIL and expectation.shares:
-        for name in unexpected(expectation, counts):
-            why = "has weight 0" if name in expectation.shares else "was not expected at all"
-            text = f"{shown_name(name)} answered {counts.answers[name]} of {total}, but {why}"
-            yield Remark("unexpected", name, text)
-        if counts.mixed:
-            text = (
-                f"more than one backend answered {_connections(counts.mixed)}: "
-                "something balances by request, not by connection"
-            )
-            yield Remark("mixed", None, text)
-        for name in off(expectation, counts):
-            yield Remark("share", name, _off_words(report, name))
-    if report.verdict is Verdict.INCONCLUSIVE:
-        yield from _undecided(report)
-    if len(counts.answers) > MOST_NAMES:
-        text = (
-            f"more than {MOST_NAMES} different names answered: the server gives each connection "
-            "a name of its own, so there are no shares to measure"
-        )
-        yield Remark("names", None, text)
-    if counts.outcomes[Outcome.WRONG_ECHO] == counts.total > 1:
-        text = f"all {counts.total} answers were wrong: the server speaks another protocol"
-        yield Remark("protocol", None, text)
-    for outcome, count in counts.outcomes.items():
-        if outcome is not Outcome.OK and count:
-            yield Remark(outcome.value, None, _failure_words(report, outcome, count))
-
-
-def findings(report: Report) -> Iterator[Remark]:
-    """What the counts and their order look like, where the sample carries it."""
-    counts = report.counts
-    yield from _who_answered(report)
-    kept = affinity(counts.sources)
-    if kept is not None:
-        text = (
-            f"sticky by source address: {kept.kept} of {kept.sources} addresses got one backend "
-            f"alone, so this is a sample of {kept.sources} draws, not of {counts.total}"
-        )
-        yield Remark("sticky-source", None, text)
-    runs, drift = report.changes, report.drift
-    if runs is not None and drift is not None:
-        runs = drift.within(runs)
-        if runs.patterned and runs.sigmas < 0:
-            drift = None  # answers that stick together wander by themselves
-    # Addresses in turn make a pattern of their own where each keeps its backend.
-    if runs is not None and runs.patterned and kept is None:
-        figure = (
-            f"the backend changed {runs.changes} times from one connection to the next, "
-            f"where independent draws make about {runs.expected:.0f}"
-        )
-        if runs.sigmas < 0:
-            text = f"{figure}: session affinity, or connections kept together?"
-            yield Remark("sticky", None, text)
-        else:
-            yield Remark("rotation", None, f"{figure}: strict rotation (round robin)?")
-    lag = counts.lag.quantile(99)
-    if lag >= _LAG_WORTH_SAYING:
-        text = (
-            f"the rate was not kept: 1 connection in 100 started {duration(lag)} or more late "
-            "(a higher -c, a lower --rate or an idler machine would help)"
-        )
-        yield Remark("lag", None, text)
-    sticks = runs is not None and runs.patterned and runs.sigmas < 0
-    stopped = [] if sticks else list(_stopped(report))
-    yield from stopped
-    if drift is not None and not stopped:
-        before, after = map(percent, drift.shares)
-        text = (
-            f"{shown_name(drift.name)} went from {before} to {after} at about answer {drift.at}: "
-            "were weights moved meanwhile?"
-        )
-        yield Remark("drift", drift.name, text)
 
 
 def shares(report: Report) -> list[tuple[str, ...]]:
@@ -598,7 +443,7 @@ def shares(report: Report) -> list[tuple[str, ...]]:
     rows += [
         (
             shown_name(backend.name),
-            "-" if backend.expected is None else _exact(backend.expected),
+            "-" if backend.expected is None else exact(backend.expected),
             percent(backend.share),
             span(backend.interval),
             str(backend.connections),
@@ -625,30 +470,6 @@ def latencies(report: Report) -> list[tuple[str, ...]]:
     return rows
 
 
-def percent(share: float) -> str:
-    """A share as people read it."""
-    return f"{100 * share:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """A duration with the unit that suits it."""
-    if seconds < 0.001:  # noqa: PLR2004 - one millisecond
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    return f"{seconds:.1f} s"
-
-
-def shown_name(name: str) -> str:
-    """A backend's name, safe to print, no two alike; a plain echo has none."""
-    return printable(name) or "(no name)"
-
-
-def span(interval: Interval) -> str:
-    """An interval as people read it."""
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
-
-
 def _where(report: Report) -> str:
     """What was probed, and the address behind it where that says more."""
     target = visible(report.target)
@@ -664,189 +485,6 @@ def _split_failed(report: Report) -> bool:
         expectation.shares
         and (counts.mixed or off(expectation, counts) or unexpected(expectation, counts))
     )
-
-
-def _share_words(report: Report, name: str) -> str:
-    """A backend's share beside what was expected."""
-    expectation, counts = report.expectation, report.counts
-    share = percent(counts.answers[name] / max(1, counts.total))
-    return (
-        f"{shown_name(name)} has {share} of {counts.total} "
-        f"(true share {span(interval(expectation, counts, name))}), "
-        f"expected {_exact(expectation.shares[name])}"
-    )
-
-
-def _off_words(report: Report, name: str) -> str:
-    """The same for a share that is off: by how much at least, and whether the margin holds it."""
-    expectation = report.expectation
-    share = expectation.shares[name]
-    low, high = interval(expectation, report.counts, name)
-    least = max(low - share, share - high)
-    words = f"{_share_words(report, name)}: off by {_points(least)} or more"
-    if abs(report.counts.answers[name] / report.counts.total - share) < expectation.margin:
-        words += (
-            f", but inside the margin of {_points(expectation.margin)}: "
-            "where the balancer may round so, give a --tolerance"
-        )
-    return words
-
-
-def _undecided(report: Report) -> Iterator[Remark]:
-    """Why there is no verdict yet, and what would bring one."""
-    expectation, counts = report.expectation, report.counts
-    if judge(expectation, counts) is not Verdict.INCONCLUSIVE:
-        return  # the counts are decided; a finding or a notice says what speaks against them
-    for name in expectation.shares:
-        yield Remark("undecided", name, _share_words(report, name))
-    enough = would_decide(expectation, counts)
-    if enough is not None:
-        text = f"about {_round_up(enough)} connections with these shares would decide it"
-    elif counts.errors:
-        text = (
-            f"the {_connections(counts.errors)} that failed keep it open, each may have been meant "
-            "for any backend: more connections would not decide it, mend the failures first"
-        )
-    else:
-        text = "more connections with these shares would not decide it: another --margin would"
-    yield Remark("undecided", None, text)
-
-
-def _failure_words(report: Report, outcome: Outcome, count: int) -> str:
-    """One way to fail: how often, what was met, and the likely cause."""
-    detail = visible(report.examples.get(outcome, ""))
-    met = f" ({detail})" if detail else ""
-    return f"{count} x {outcome}{met}{_when(report, outcome)}: {_cause(report, outcome)}"
-
-
-def _when(report: Report, outcome: Outcome) -> str:
-    """How long connections lasted that ended so, where all did for the same time."""
-    lasted = report.counts.failed.get(outcome)
-    if lasted is None or lasted.count < _FEW or outcome in _OWN_TIMEOUTS:
-        return ""
-    first, last = lasted.quantile(5), lasted.quantile(95)
-    if first < _NOTICEABLE or last > _SAME * first:
-        return ""
-    return f", each after about {duration(lasted.quantile(50))}, which looks like a timeout"
-
-
-_OWN_TIMEOUTS = {Outcome.CONNECT_TIMEOUT, Outcome.READ_TIMEOUT}
-"""What the probe itself gives up after --timeout."""
-
-
-def _cause(report: Report, outcome: Outcome) -> str:
-    """What the rest of the sample leaves as the cause of a way to fail."""
-    expectation, counts = report.expectation, report.counts
-    if not counts.outcomes[Outcome.OK]:
-        return HINTS[outcome]
-    dead = silent(expectation, counts)
-    hint = _HINTS_BESIDE_ANSWERS[outcome]
-    if not dead or outcome not in _OF_A_DEAD_BACKEND:
-        return hint
-    names = _listed(dead)
-    if counts.errors < _FEW:
-        return f"{hint}, or {names} is down, with no answer so far"
-    weight = sum(expectation.shares[name] for name in dead)
-    failed = counts.errors / counts.total
-    doubt = _SIGMAS * sqrt(weight * (1 - weight) / counts.total)
-    if abs(failed - weight) <= doubt:
-        return (
-            f"{names} never answered and should have had {_exact(weight)}, about the "
-            f"{percent(failed)} that failed: down, or not reachable from the proxy"
-        )
-    return hint
-
-
-_OF_A_DEAD_BACKEND = {
-    Outcome.REFUSED,
-    Outcome.RESET,
-    Outcome.EOF_BEFORE_ANSWER,
-    Outcome.READ_TIMEOUT,
-    Outcome.CONNECT_TIMEOUT,
-}
-
-
-def _who_answered(report: Report) -> Iterator[Remark]:
-    """What shares that are off look like: one for all, swapped, or even."""
-    expectation, counts = report.expectation, report.counts
-    outside = off(expectation, counts)
-    answered = [name for name, count in counts.answers.items() if count]
-    missing = silent(expectation, counts)
-    if len(answered) == 1 and missing and outside:
-        who = "it is" if len(missing) == 1 else "they are"
-        text = (
-            f"all {counts.answers[answered[0]]} to {shown_name(answered[0])}, none to "
-            f"{_listed(missing)}: {who} down or not in the route, or answers go by the client"
-        )
-        yield Remark("all-to-one", answered[0], text)
-    elif len(outside) > 1 and set(outside) == set(expectation.shares):
-        even = dict.fromkeys(outside, 1 / len(outside))
-        if len(outside) == 2:  # noqa: PLR2004 - a swap takes two
-            first, second = outside
-            swapped = {first: expectation.shares[second], second: expectation.shares[first]}
-            if _fits(report, swapped, even):
-                names = f"{shown_name(first)} and {shown_name(second)}"
-                yield Remark("swapped", None, f"the counts fit the weights of {names} swapped")
-        if _fits(report, even, expectation.shares):
-            yield Remark("even", None, "the counts fit equal weights: are the weights in force?")
-
-
-def _fits(report: Report, shares: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Whether the counts fit these shares, and are far nearer to them than to the others."""
-    counts = report.counts
-    for name, share in shares.items():
-        low, high = interval(report.expectation, counts, name)
-        away = abs(counts.answers[name] / counts.total - share)
-        if not (low <= share <= high and away < abs(others[name] - share) / 2):
-            return False
-    return True
-
-
-def _stopped(report: Report) -> Iterator[Remark]:
-    """Which backends answered for a while and then not any more, beyond chance."""
-    if len(report.runs) > 1:
-        return
-    points, total = report.runs[0].points, report.counts.total
-    for name, count in report.counts.answers.items():
-        last = next(point.total for point in points if point.counts.get(name, 0) == count)
-        if 0 < count < last and (total - last) * log1p(-count / last) < _NEVER:
-            text = (
-                f"{shown_name(name)} has {percent(count / last)} of the first {last} connections "
-                f"and none of the {total - last} after: it stopped, or was taken out"
-            )
-            yield Remark("stopped", name, text)
-
-
-_NEVER = log(1e-6)
-"""The logarithm of a chance that a backend has not had: once in a million."""
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as a list in a sentence."""
-    *others, last = map(shown_name, names)
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _connections(count: int) -> str:
-    """So many connections."""
-    return f"{count} connection" + ("" if count == 1 else "s")
-
-
-def _points(share: float) -> str:
-    """A difference of shares as people read it."""
-    points = f"{100 * share:.2g}"
-    return f"{points} point" + ("" if points == "1" else "s")
-
-
-def _round_up(count: int) -> int:
-    """A number of connections without digits that mean nothing."""
-    unit: int = 10 ** max(0, len(str(count)) - 2)
-    return -(-count // unit) * unit
-
-
-def _exact(share: float) -> str:
-    """An expected share, without decimals that nobody gave."""
-    return f"{100 * share:.4g} %"
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:

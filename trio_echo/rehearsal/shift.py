@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from trio_echo.prober.picture import COLOURS, Canvas, steps
-from trio_echo.prober.words import percent
+from trio_echo.prober.remarks import percent
 from trio_echo.rehearsal.judge import judge
 
 if TYPE_CHECKING:
