@@ -14,8 +14,8 @@ from reports import drawn, ok
 
 from trio_echo.monitor.record import OTHERS, WINDOW, Event, Loss, Record, lasting
 from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.remarks import MOST_NAMES
 from trio_echo.prober.split import Expectation, Verdict
-from trio_echo.prober.words import MOST_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -35,7 +35,7 @@ from trio_echo.errors import ConfigError
 from trio_echo.monitor.record import lasting, stamp
 from trio_echo.monitor.watch import DEFAULT_RATE, Watch, WatchConfig
 from trio_echo.prober.config import ProbeConfig
-from trio_echo.prober.words import percent, shown_name, span
+from trio_echo.prober.remarks import percent, shown_name, span
 from trio_echo.server.config import ServerConfig
 from trio_echo.server.listeners import open_listeners
 from trio_echo.text import printable, visible

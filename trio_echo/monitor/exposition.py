@@ -19,7 +19,7 @@ from trio_echo.http import Front, Page, Request, Response
 from trio_echo.monitor.picture import PAGE_POLICY, fragment, page, to_svg
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.latency import BUCKET_RATIO, SHORTEST
-from trio_echo.prober.words import shown_name
+from trio_echo.prober.remarks import shown_name
 from trio_echo.text import printable
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from trio_echo.monitor.record import WINDOW
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.picture import COLOURS, Canvas, steps
+from trio_echo.prober.remarks import percent, shown_name, span
 from trio_echo.prober.split import Verdict
-from trio_echo.prober.words import percent, shown_name, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trio_echo.monitor.change import Detector
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.latency import Histogram
+from trio_echo.prober.remarks import MOST_NAMES, duration, percent, shown_name, span
 from trio_echo.prober.split import Interval, Verdict, interval, judge
-from trio_echo.prober.words import MOST_NAMES, duration, percent, shown_name, span
 from trio_echo.text import printable, visible
 
 if TYPE_CHECKING:
