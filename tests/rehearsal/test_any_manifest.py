@@ -130,9 +130,7 @@ def test_any_manifest_ends_in_a_route_or_an_error(texts: list[str]) -> None:
         except ManifestError as error:
             complaint = str(error)
         else:
-            assert all(notice.isprintable() for notice in found.notices)
             routes.append(found.route)
-        assert complaint.isprintable()
-        assert not complaint or complaint.startswith(("1.yaml:", "no route found"))
+        assert not complaint or complaint.startswith(("1.yaml:", "no route "))
     if routes:
         assert trio.run(validate, find_envoy(), configuration(together(routes))) is None

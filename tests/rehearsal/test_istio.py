@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from manifest_texts import (
@@ -21,7 +22,10 @@ from manifest_texts import (
 )
 
 from trio_echo.errors import ManifestError
-from trio_echo.rehearsal.route import Keepalive, Outlier, Policy
+from trio_echo.rehearsal.route import Keepalive, Outlier, Policy, Termination
+
+if TYPE_CHECKING:
+    from trio_echo.rehearsal.route import Plan
 
 DESTINATION = "destination: {host: tcp-echo, port: {number: 9000}"
 
@@ -36,7 +40,7 @@ def test_traffic_shifting_as_published() -> None:
     assert shares(plan(BACKENDS, GATEWAY, RULE, V2_20)) == [(31400, (), {"one": 80, "two": 20})]
     assert shares(plan(BACKENDS, GATEWAY, RULE, ALL_V1)) == [(31400, (), {"one": 100})]
     found = plan(ISTIO)
-    assert notices(found, ["Gateway tcp-echo-gateway", "spec.selector"])
+    assert not notices(found, ["Gateway tcp-echo-gateway"])
     assert [backend.config.ports for backend in found.route.backends] == [[9000, 9001, 9002]] * 2
 
 
@@ -180,7 +184,7 @@ def test_policy_is_carried_out() -> None:
     loadBalancer: {simple: ROUND_ROBIN}
     tls: {mode: ISTIO_MUTUAL}
     connectionPool:
-      http: {maxRetries: 3}
+      http: {maxRetries: 3, http1MaxPendingRequests: 9}
       tcp:
         maxConnections: 100
         connectTimeout: 30ms
@@ -203,6 +207,8 @@ def test_policy_is_carried_out() -> None:
         assert destination.policy == Policy(
             balancing="ROUND_ROBIN",
             max_connections=100,
+            max_pending=9,
+            tls=True,
             connect_timeout=0.03,
             idle_timeout=5400.0,
             max_duration=7200.0,
@@ -218,7 +224,7 @@ def test_policy_is_carried_out() -> None:
                 min_health_percent=20,
             ),
         )
-    assert notices(found, ["spec.trafficPolicy.connectionPool.http", "spec.trafficPolicy.tls.mode"])
+    assert notices(found, ["spec.trafficPolicy.connectionPool.http.maxRetries"])
 
 
 def test_policies_are_merged_as_istio_does() -> None:
@@ -241,6 +247,11 @@ def test_policies_are_merged_as_istio_does() -> None:
     first, second = plan(BACKENDS, GATEWAY, by_port, V2_20).route.destinations().values()
     assert first.policy == Policy()
     assert second.policy == Policy(connect_timeout=2.0)
+
+
+def warned(found: Plan, words: str) -> bool:
+    """Whether one warning has these words."""
+    return any(words in warning for warning in found.warnings)
 
 
 def edited(text: str, old: str, new: str) -> str:
@@ -271,24 +282,47 @@ def edited(text: str, old: str, new: str) -> str:
         (
             "version: v2\n\n---",
             "version: v3\n\n---",
-            r"spec.subsets\[1\].labels: subset v2 selects no Deployment; versions found: v1, v2",
+            r"spec.subsets\[1\].labels: subset v2 selects no workload; versions found: v1, v2",
         ),
         ("host: tcp-echo\n        port", "host: other\n        port", "there is no Service other"),
         ("number: 9000\n        subset: v1", "number: 70\n        subset: v1", "has no port 70"),
         ("[tcp-echo-gateway]", "[other]", "there is no Gateway other .* default/tcp-echo-gateway"),
         ("kind: DestinationRule", "kind: Unheard", "no subset v1 .* in any DestinationRule"),
-        ("port: 31400", "sourceSubnet: 10.0.0.0/8", r"match\[0\].sourceSubnet: .* not carry out"),
-        ("tcp:\n", "http: []\n  tcp:\n", "spec.http: the rehearsal does not carry out"),
+        (
+            "port: 31400",
+            "port: 31402",
+            r"no route is left: .*: none of its gateways listens on 31402",
+        ),
+        (
+            '- "*"',
+            "- tcp-echo",
+            r"refuses short names here; write tcp-echo.default.svc.cluster.local",
+        ),
+        (
+            '- "*"',
+            '- "a*.test"',
+            r"hosts\[0\]: \* can only be the first part of a host, got a\*.test",
+        ),
+        ('hosts: ["*"]', 'hosts: ["a*.test"]', r"spec.hosts\[0\]: \* can only be the first part"),
         ("hosts:\n    -", "bind: 1.2.3.4\n    hosts:\n    -", r"spec.servers\[0\].bind"),
-        ("protocol: TCP", "protocol: TLS", r"spec.servers\[0\].tls.mode: only PASSTHROUGH"),
-        ("name: tcp-echo-v2", "name: tcp-echo-v1", "metadata.name: is also at 1.yaml:"),
+        ("protocol: TCP", "protocol: TLS", r"spec.servers\[0\].tls: is missing: Istio refuses TLS"),
+        (
+            "hosts:\n    -",
+            "tls: {mode: SIMPLE}\n    hosts:\n    -",
+            "Istio refuses it for protocol TCP",
+        ),
+        ("name: tcp-echo-v2", "name: Tcp_Echo", "metadata.name: must be lower-case letters"),
+        (
+            "name: tcp-echo-v2",
+            "namespace: 'a b'\n  name: x",
+            "metadata.namespace: must be lower-case",
+        ),
         ("matchLabels: {app: tcp-echo, version: v1}", "matchLabels: {app: x}", "does not match"),
         ('"one" ]', '"one", "--bogus" ]', r"containers\[0\].args: No such option: --bogus"),
         ('"9000,9001,9002", "one"', '"nine", "one"', r"containers\[0\].args: ports: must be"),
         ('"9000,9001,9002", "one"', '"0", "one"', "needs ports that are given"),
         ('"9000,9001,9002", "one"', '"7000", "one"', "which listens on 7000"),
         ("selector: {app: tcp-echo}", "selector: {app: nobody}", "selects no pod"),
-        ("selector: {app: tcp-echo}", "type: ExternalName", "selects no pod"),
     ],
 )
 def test_mistake_is_named_with_file_document_and_field(old: str, new: str, message: str) -> None:
@@ -297,7 +331,7 @@ def test_mistake_is_named_with_file_document_and_field(old: str, new: str, messa
         plan(edited(ISTIO, old, new))
     assert re.search(message, str(caught.value)), caught.value
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("1.yaml:")
+    assert str(caught.value).startswith(("1.yaml:", "no route is left: 1.yaml:"))
 
 
 @pytest.mark.parametrize(
@@ -306,8 +340,7 @@ def test_mistake_is_named_with_file_document_and_field(old: str, new: str, messa
         ("{connectionPool: {tcp: {connectTimeout: soon}}}", "connectTimeout: must be a duration"),
         ("{connectionPool: {tcp: {connectTimeout: 0s}}}", "connectTimeout: must be a duration"),
         ("{connectionPool: {tcp: {connectTimeout: 9999999h}}}", "must be a duration"),
-        ("{loadBalancer: {consistentHash: {useSourceIp: true}}}", "loadBalancer.consistentHash"),
-        ("{tls: {mode: SIMPLE}}", r"trafficPolicy.tls.mode: cannot be 'SIMPLE'"),
+        ("{loadBalancer: {simple: PASSTHROUGH}}", "loadBalancer.simple: cannot be 'PASSTHROUGH'"),
         ("{proxyProtocol: {version: V1}}", "trafficPolicy.proxyProtocol"),
         (
             "{portLevelSettings: [{port: {number: 1}, outlierDetection: {interval: 1d}}]}",
@@ -321,16 +354,17 @@ def test_policy_that_cannot_be_is_named(policy: str, message: str) -> None:
         plan(BACKENDS, GATEWAY, RULE + f"  trafficPolicy: {policy}\n", V2_20)
 
 
-def test_two_virtual_services_on_one_port_are_an_error() -> None:
-    """Which of them wins in a cluster depends on their age."""
-    other = V2_20.replace("name: tcp-echo\n", "name: other\n", 1)
-    with pytest.raises(ManifestError, match="is already routed by VirtualService tcp-echo"):
-        plan(ISTIO, other)
+def test_first_virtual_service_of_a_port_wins() -> None:
+    """Istio says nothing of it."""
+    other = V2_20.replace("name: tcp-echo\n", "name: other\n", 1).replace("weight: 80", "weight: 1")
+    found = plan(ISTIO, other)
+    assert shares(found) == shares(plan(ISTIO))
+    assert warned(found, "is routed by tcp-echo, and spec.tcp[0].match[0] of VirtualService other")
 
 
 def test_mesh_needs_the_name_of_a_service() -> None:
     """A wildcard is for gateways."""
-    with pytest.raises(ManifestError, match=r"spec.hosts\[0\]: there is no Service \*"):
+    with pytest.raises(ManifestError, match=r"spec.hosts\[0\]: Istio refuses \* in the mesh"):
         plan(BACKENDS, RULE, V2_20.replace("[tcp-echo-gateway]", "[mesh]"))
 
 
@@ -364,12 +398,342 @@ def test_wildcard_rule_comes_after_one_by_name() -> None:
 
 def test_unrouted_gateway_port_is_noticed() -> None:
     """A Gateway without a VirtualService listens to nothing."""
-    found = plan(ISTIO, GATEWAY.replace("tcp-echo-gateway", "idle"))
-    assert notices(found, ["Gateway idle", "port 31400, to which no VirtualService binds"])
+    found = plan(ISTIO, GATEWAY.replace("tcp-echo-gateway", "idle").replace("31400", "31401"))
+    assert notices(found, ["Gateway idle", "port 31401, to which no VirtualService binds"])
     strict = V2_20.replace('["*"]', "[tcp-echo.example]")
     closed = GATEWAY.replace('- "*"', "- team/other.example")
     with pytest.raises(ManifestError, match="no route found"):
         plan(BACKENDS, closed, RULE, strict)
+
+
+@pytest.mark.parametrize(
+    ("edits", "warning", "fails"),
+    [
+        (
+            {"host: tcp-echo\n        port": "host: tcp-echo.default\n        port"},
+            "tcp-echo.default is no Service to it; write tcp-echo.default.svc.cluster.local",
+            1,
+        ),
+        (
+            {"host: tcp-echo\n  subsets": "host: tcp-echo.default.svc\n  subsets"},
+            "does not look at DestinationRule tcp-echo-destination: its host tcp-echo.default.svc",
+            2,
+        ),
+        (
+            {"  host: tcp-echo\n  subsets": "  exportTo: ['.']\n  host: tcp-echo\n  subsets"},
+            "its exportTo hides it from namespace istio-system",
+            2,
+        ),
+        (
+            {"  host: tcp-echo\n  subsets": "  workloadSelector: {}\n  host: tcp-echo\n  subsets"},
+            "its workloadSelector does not hold for a gateway",
+            2,
+        ),
+        (
+            {
+                "name: tcp-echo-destination": "name: x\n  namespace: far",
+                "host: tcp-echo\n  subsets": "host: tcp-echo.default.svc.cluster.local\n  subsets",
+            },
+            "it is in namespace far: Istio looks in that of the client",
+            2,
+        ),
+        (
+            {
+                "name: tcp-echo\n  labels: {": "name: tcp-echo\n  annotations:"
+                " {networking.istio.io/exportTo: '.'}\n  labels: {"
+            },
+            "exportTo of tcp-echo hides it from namespace istio-system",
+            2,
+        ),
+    ],
+)
+def test_what_istio_does_not_find_fails_loudly(
+    edits: dict[str, str], warning: str, fails: int
+) -> None:
+    """The destinations lead nowhere; what was meant is expected all the same."""
+    text = ISTIO
+    for old, new in edits.items():
+        text = edited(text, old, new)
+    found = plan(text)
+    assert warned(found, warning)
+    ((chain,),) = (listener.chains for listener in found.route.listeners)
+    assert [bool(each.endpoints) for each in chain.destinations].count(False) == fails
+    assert shares(found) == [(31400, (), {"one": 80, "two": 20})]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warning"),
+    [
+        (
+            "spec:\n  hosts",
+            "spec:\n  exportTo: [other]\n  hosts",
+            "gateway does not see VirtualService",
+        ),
+        ('- "*"', "- other/*", "admits VirtualServices of namespace other only"),
+    ],
+)
+def test_virtual_service_that_the_gateway_does_not_see(old: str, new: str, warning: str) -> None:
+    """It is not carried out, and the error says why."""
+    with pytest.raises(ManifestError, match=re.escape(warning)):
+        plan(edited(ISTIO, old, new))
+
+
+@pytest.mark.parametrize("seen", ["['*']", "[istio-ingress]", "[my-gateways, other]"])
+def test_virtual_service_that_is_exported_to_the_gateway(seen: str) -> None:
+    """To everybody, or to a namespace that is called like one of gateways."""
+    found = plan(edited(ISTIO, "spec:\n  hosts", f"spec:\n  exportTo: {seen}\n  hosts"))
+    assert shares(found) == shares(plan(ISTIO))
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("host", ["./*", "default/*", "*/*"])
+def test_gateway_admits_its_own_namespace(host: str) -> None:
+    """By its name or a dot."""
+    assert shares(plan(edited(ISTIO, '"*"\n', f'"{host}"\n'))) == shares(plan(ISTIO))
+
+
+MESH = (
+    V2_20.replace('["*"]', "[tcp-echo]")
+    .replace("[tcp-echo-gateway]", "[mesh]")
+    .replace("port: 31400", "port: 9000")
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warning", "even"),
+    [
+        ("name: tcp\n", "name: http-echo\n", "its protocol is http-echo", False),
+        (
+            "port: 9000\n",
+            "port: 9000\n    appProtocol: kubernetes.io/h2c\n",
+            "its protocol is",
+            False,
+        ),
+        ("name: tcp\n", "name: tls-echo\n", "its protocol is tls-echo", True),
+        ("  selector: {app", "  clusterIP: None\n  selector: {app", "it is headless", True),
+    ],
+)
+def test_mesh_ports_that_take_no_tcp_rule(old: str, new: str, warning: str, even: bool) -> None:
+    """By their protocol, or as each pod has its own address."""
+    found = plan(edited(BACKENDS, old, new), RULE, MESH)
+    assert warned(found, warning)
+    ((chain,),) = (listener.chains for listener in found.route.listeners)
+    assert [len(each.endpoints) for each in chain.destinations] == [2 if even else 0]
+    assert shares(found) == [(9000, (), {"one": 80, "two": 20})]
+
+
+def test_mesh_host_that_is_not_completed_splits_evenly() -> None:
+    """Istio drops the rule in silence; a wildcard and the whole name are right."""
+    found = plan(BACKENDS, RULE, MESH.replace("[tcp-echo]", "[tcp-echo.default]"))
+    assert warned(found, "its rules do not count in the mesh; write tcp-echo.default.svc")
+    ((chain,),) = (listener.chains for listener in found.route.listeners)
+    assert [len(each.endpoints) for each in chain.destinations] == [2]
+    wild = plan(BACKENDS, RULE, MESH.replace("[tcp-echo]", '["*.default.svc.cluster.local"]'))
+    assert shares(wild) == [(9000, (), {"one": 80, "two": 20})]
+    assert not wild.warnings
+
+
+def test_second_rule_of_an_unrouted_mesh_port_changes_nothing() -> None:
+    """The port does what it does without any."""
+    more = MESH + "  - route: [{" + DESTINATION + "}}]\n"
+    found = plan(edited(BACKENDS, "name: tcp\n", "name: http\n"), RULE, more)
+    assert shares(found) == [(9000, (), {"one": 80, "two": 20}), (9001, (), {"one": 50, "two": 50})]
+
+
+@pytest.mark.parametrize("field", ["sourceLabels: {a: b}", "sourceNamespace: x"])
+def test_matches_by_client(field: str) -> None:
+    """A gateway ignores them; in the mesh they decide, and are not carried out."""
+    found = plan(edited(ISTIO, "port: 31400", f"{field}"))
+    assert shares(found) == shares(plan(ISTIO))
+    assert notices(found, ["which a gateway ignores"])
+    with pytest.raises(ManifestError, match="depends on the client"):
+        plan(BACKENDS, RULE, edited(MESH, "- port: 9000", f"- {field}"))
+
+
+def test_one_port_has_one_owner() -> None:
+    """Another Gateway's server gets nothing, unless its selector means other pods."""
+    second = GATEWAY.replace("tcp-echo-gateway", "second")
+    route = V2_20.replace("tcp-echo-gateway", "second").replace("name: tcp-echo\n", "name: b\n", 1)
+    found = plan(ISTIO, second, route)
+    assert shares(found) == shares(plan(ISTIO))
+    assert warned(found, "Istio gives port 31400 to the first server that wants it")
+    apart = plan(ISTIO, second.replace("istio: ingressgateway", "istio: other"), route)
+    assert len(shares(apart)) == 2
+    assert notices(apart, ["the cluster needs gateway pods with the labels istio=other"])
+    web = second.replace("protocol: TCP", "protocol: HTTP")
+    assert not plan(ISTIO, web).warnings
+
+
+def test_servers_for_tls_share_a_port() -> None:
+    """Each with its own names."""
+    rule = """
+  tls:
+  - match: [{sniHosts: [NAME]}]
+    route: [{destination: {host: tcp-echo, port: {number: 9443}, subset: v1}}]
+"""
+    second = TLS_GATEWAY.replace("name: secure", "name: more").replace("*.example.com", "*.test")
+    routes = [
+        virtual_service(
+            rule.replace("NAME", name), hosts=f"[{name}]", gateways=f"[{gateway}]", name=gateway
+        )
+        for name, gateway in (("a.example.com", "secure"), ("b.test", "more"))
+    ]
+    found = plan(TLS_BACKENDS, TLS_GATEWAY, second, RULE, *routes)
+    assert shares(found) == [
+        (443, ("a.example.com",), {"one": 100}),
+        (443, ("b.test",), {"one": 100}),
+    ]
+
+
+@pytest.mark.parametrize(("mode", "asks"), [("SIMPLE", False), ("MUTUAL", True)])
+def test_tls_can_end_at_the_gateway(mode: str, asks: bool) -> None:
+    """The rules for TCP count behind it, for the server's names."""
+    gateway = TLS_GATEWAY.replace("PASSTHROUGH}", f"{mode}, credentialName: x}}")
+    text = V2_20.replace("port: 31400", "port: 443").replace("[tcp-echo-gateway]", "[secure]")
+    found = plan(BACKENDS, gateway, RULE, text)
+    assert shares(found) == [(443, ("*.example.com",), {"one": 80, "two": 20})]
+    ((chain,),) = (listener.chains for listener in found.route.listeners)
+    assert chain.tls == Termination(asks_client=asks)
+    assert not chain.passthrough
+    assert notices(found, ["Gateway secure", "spec.servers[0].tls.credentialName"])
+
+
+def test_tls_for_any_name() -> None:
+    """All names, passed through."""
+    text = virtual_service(
+        "  tls:\n  - match: [{sniHosts: ['*']}]\n    route: [{destination: {host: tcp-echo,"
+        " port: {number: 9443}, subset: v1}}]",
+        gateways="[secure]",
+    )
+    found = plan(TLS_BACKENDS, TLS_GATEWAY.replace('"*.example.com"', '"*"'), RULE, text)
+    assert shares(found) == [(443, (), {"one": 100})]
+    assert found.route.listeners[0].chains[0].passthrough
+
+
+def test_other_servers_are_notes() -> None:
+    """HTTP and HTTPS beside TCP, and what is for other clusters."""
+    more = (
+        "  servers:\n"
+        '  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}\n'
+        '  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: ["*"],'
+        " tls: {mode: SIMPLE}}\n"
+        "  - {port: {number: 15443, name: x, protocol: TLS}, hosts: ['*'],"
+        " tls: {mode: AUTO_PASSTHROUGH}}\n"
+    )
+    found = plan(BACKENDS, edited(GATEWAY, "  servers:\n", more), RULE, V2_20)
+    assert shares(found) == shares(plan(ISTIO))
+    assert notices(found, ["port 443 of HTTPS"])
+    assert notices(found, ["port 15443 of TLS with AUTO_PASSTHROUGH, for other clusters"])
+
+
+@pytest.mark.parametrize("protocol", ["MONGO", "mysql", "REDIS", "UDP"])
+def test_protocols_that_carry_tcp(protocol: str) -> None:
+    """All that Istio does not look into."""
+    assert shares(plan(edited(ISTIO, "protocol: TCP", f"protocol: {protocol}"))) == shares(
+        plan(ISTIO)
+    )
+
+
+def test_subsets_of_several_rules_are_merged() -> None:
+    """And the policy is that of the first that has one."""
+    first = RULE.replace("  - name: v2\n    labels:\n      version: v2\n", "")
+    second = (
+        RULE.replace("tcp-echo-destination", "more").replace(
+            "  - name: v1\n    labels:\n      version: v1\n", ""
+        )
+        + "  trafficPolicy: {loadBalancer: {simple: RANDOM}}\n"
+    )
+    found = plan(BACKENDS, GATEWAY, first, second, V2_20)
+    assert shares(found) == shares(plan(ISTIO))
+    assert {each.policy.balancing for each in found.route.destinations().values()} == {"RANDOM"}
+
+
+def test_rule_of_the_gateways_namespace_comes_first() -> None:
+    """Then that of the Service."""
+    own = (
+        RULE.replace("name: tcp-echo-destination", "name: own\n  namespace: istio-system").replace(
+            "host: tcp-echo", "host: tcp-echo.default.svc.cluster.local"
+        )
+        + "  trafficPolicy: {loadBalancer: {simple: RANDOM}}\n"
+    )
+    found = plan(ISTIO, own)
+    assert {each.policy.balancing for each in found.route.destinations().values()} == {"RANDOM"}
+
+
+def test_lasting_is_the_hosts_own_affair() -> None:
+    """Idle timeout and longest duration of a subset, or of a port, count for nothing."""
+    timeouts = "{connectionPool: {tcp: {idleTimeout: 5s, maxConnectionDuration: 6s}}}"
+    subset = RULE.replace("      version: v1", f"      version: v1\n    trafficPolicy: {timeouts}")
+    found = plan(BACKENDS, GATEWAY, subset, V2_20)
+    assert {each.policy for each in found.route.destinations().values()} == {Policy()}
+    top = plan(BACKENDS, GATEWAY, RULE + f"  trafficPolicy: {timeouts}\n", V2_20)
+    expected = Policy(idle_timeout=5.0, max_duration=6.0)
+    assert {each.policy for each in top.route.destinations().values()} == {expected}
+
+
+NAMESPACE = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: default, labels: {istio-injection: enabled}}
+"""
+MUTUAL = RULE + "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "begun"),
+    [
+        ((BACKENDS, MUTUAL), True),
+        ((BACKENDS, MUTUAL.replace("ISTIO_MUTUAL", "SIMPLE")), True),
+        ((BACKENDS, MUTUAL.replace("ISTIO_MUTUAL", "DISABLE")), False),
+        (
+            (
+                BACKENDS.replace(
+                    "version: v1}\n    spec",
+                    "version: v1, sidecar.istio.io/inject: 'true'}\n    spec",
+                ).replace(
+                    "version: v2}\n    spec",
+                    "version: v2, sidecar.istio.io/inject: 'true'}\n    spec",
+                ),
+                MUTUAL,
+            ),
+            False,
+        ),
+        (
+            (
+                BACKENDS,
+                MUTUAL,
+                NAMESPACE,
+            ),
+            False,
+        ),
+        ((BACKENDS.replace("tcp-echo-server", "redis"), MUTUAL), False),
+    ],
+)
+def test_tls_towards_backends(texts: tuple[str, ...], begun: bool) -> None:
+    """Istio's own ends in a proxy beside the pod, where there is one."""
+    found = plan(*texts, GATEWAY, V2_20)
+    assert {each.policy.tls for each in found.route.destinations().values()} == {begun}
+
+
+@pytest.mark.parametrize("spec", ["{}", "{rules: [{to: [{operation: {ports: ['9000']}}]}]}", "5"])
+def test_authorization_by_port_is_an_error(spec: str) -> None:
+    """It decides which connections are refused."""
+    kind = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}"
+    text = f"{kind}\nspec: {spec}"
+    with pytest.raises(ManifestError, match="decides which connections are refused"):
+        plan(ISTIO, text)
+
+
+def test_what_may_decide_is_a_warning() -> None:
+    """A policy for HTTP, and an EnvoyFilter."""
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n"
+        "spec: {rules: [{to: [{operation: {methods: [GET]}}]}]}\n---\n"
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f}\nspec: {}"
+    )
+    found = plan(ISTIO, text)
+    assert warned(found, "AuthorizationPolicy p is not carried out: in the cluster it may refuse")
+    assert warned(found, "EnvoyFilter f is not carried out")
 
 
 def test_replicas_and_mixed_destinations() -> None:
@@ -403,7 +767,7 @@ def test_what_is_not_carried_out_of_a_virtual_service_is_noticed() -> None:
     )
     found = plan(BACKENDS, RULE, text, other)
     assert [port for port, _, _ in shares(found)] == [9000, 9001]
-    assert notices(found, ["VirtualService tcp-echo", "spec.exportTo"])
+    assert not found.warnings
 
 
 def test_rule_names_its_host_in_any_form() -> None:

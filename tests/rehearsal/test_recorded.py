@@ -12,6 +12,7 @@ reads the same documents. It agrees where
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,18 @@ def _shares(route: Route, chain: Chain | None) -> dict[str, float]:
     """Which part of the connections each backend gets, and which part fails."""
     if chain is None:
         return {FAILED: 1.0}
+    # What becomes of connections, not what the manifests mean.
+    plain = {(each.name, port) for each in route.backends for port in each.config.ports}
+    chain = replace(
+        chain,
+        expected=None,
+        destinations=tuple(
+            replace(each, endpoints=())
+            if each.policy.tls and {(one.backend, one.port) for one in each.endpoints} & plain
+            else each
+            for each in chain.destinations
+        ),
+    )
     shares = {name: share for name, share in route.shares(chain).items() if share}
     whole: float = sum(each.weight for each in chain.destinations)
     if chain.pooled:

@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 from manifest_texts import (
+    ALL_V1,
     GATEWAY,
     ISTIO,
     RULE,
     SERVICE,
+    TLS,
     V2_20,
     deployment,
     documents,
     notices,
     plan,
+    service,
+    shares,
 )
 
 from trio_echo.errors import ManifestError
+from trio_echo.rehearsal.workloads import KINDS
 
 if TYPE_CHECKING:
     from trio_echo.server.config import ServerConfig
@@ -80,9 +85,287 @@ def test_container_becomes_a_server(container: str, ports: list[int], prefix: st
     "container",
     ["image: nginx", "image: trio-echo, command: [sleep, '9']", "command: [trio-echo, probe, x]"],
 )
-def test_other_container_is_noticed(container: str) -> None:
+def test_other_container_that_no_route_reaches_runs_nothing(container: str) -> None:
     """Not every Deployment is a backend."""
     assert only(container) == []
+
+
+def pods(kind: str, version: str, name: str, labels: str, image: str = "redis:7") -> str:
+    """A workload of any kind, of an image that is no echo server."""
+    spec = f"{{containers: [{{name: main, image: '{image}'}}]}}"
+    head = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, labels: {labels}}}\n"
+    if kind == "Pod":
+        return f"{head}spec: {spec}"
+    selector = labels if kind == "ReplicationController" else f"{{matchLabels: {labels}}}"
+    return (
+        f"{head}spec:\n  selector: {selector}\n"
+        f"  template: {{metadata: {{labels: {labels}}}, spec: {spec}}}"
+    )
+
+
+REDIS = documents(
+    """
+apiVersion: v1
+kind: Service
+metadata: {name: redis}
+spec: {ports: [{name: tcp-redis, port: 6379}], selector: {app: redis}}
+""",
+    pods("Deployment", "apps/v1", "redis-v1", "{app: redis, version: v1}"),
+    pods("Deployment", "apps/v1", "redis-v2", "{app: redis, version: v2}"),
+)
+REDIS_ROUTE = documents(
+    GATEWAY,
+    RULE.replace("host: tcp-echo", "host: redis"),
+    V2_20.replace("host: tcp-echo", "host: redis")
+    .replace("number: 9000", "number: 6379")
+    .replace("weight: 80", "weight: 90")
+    .replace("weight: 20", "weight: 10"),
+)
+
+
+def test_echo_servers_stand_in_for_anything_else() -> None:
+    """On the port that the Service leads to, by the name of the subset, and it is said."""
+    found = plan(REDIS, REDIS_ROUTE)
+    assert shares(found) == [(31400, (), {"v1": 90, "v2": 10})]
+    assert [each.config.ports for each in found.route.backends] == [[6379]] * 2
+    for name in ("v1", "v2"):
+        line = f"redis-{name} runs redis:7: an echo server named {name} stands in on port 6379"
+        assert line in found.notices
+
+
+@pytest.mark.parametrize(
+    ("kind", "version"), [(kind, each) for kind, served in KINDS.items() for each in sorted(served)]
+)
+def test_every_kind_of_workload_is_stood_in_for(kind: str, version: str) -> None:
+    """Old versions too, which is noticed."""
+    service, _, second = REDIS.split("\n---\n")
+    first = pods(kind, version, "redis-v1", "{app: redis, version: v1}")
+    found = plan(service, first, second, REDIS_ROUTE)
+    names = {"stable", "canary"} if kind == "Rollout" else {"v1"}
+    assert names <= {each.config.prefix for each in found.route.backends}
+    old = version not in {"apps/v1", "v1", "argoproj.io/v1alpha1"}
+    assert notices(found, [f"apiVersion {version}: the clusters of today serve apps/v1"]) == old
+
+
+TWO_ROUTES = documents(
+    GATEWAY.replace("31400", "31400").replace(
+        "  servers:\n",
+        '  servers:\n  - {port: {number: 31401, name: b, protocol: TCP}, hosts: ["*"]}\n',
+    ),
+    """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: both}
+spec:
+  hosts: ["*"]
+  gateways: [tcp-echo-gateway]
+  tcp:
+  - {match: [{port: 31400}], route: [{destination: {host: redis}}]}
+  - {match: [{port: 31401}], route: [{destination: {host: other}}]}
+""",
+)
+
+
+def test_names_are_versions_else_workloads_and_each_its_own() -> None:
+    """Where no subset gives one; two that would be alike take the next that tells them apart."""
+    other = REDIS.replace("name: redis", "name: other").replace("app: redis", "app: other")
+    found = plan(REDIS, other, TWO_ROUTES)
+    assert shares(found) == [
+        (31401, (), {"other-v1": 50, "other-v2": 50}),
+        (31400, (), {"redis-v1": 50, "redis-v2": 50}),
+    ]
+    unversioned = REDIS.replace(", version: v1", "").replace(", version: v2", "")
+    alone = plan(unversioned, TWO_ROUTES.replace("host: other", "host: redis"))
+    assert shares(alone)[0][2] == {"redis-v1": 50, "redis-v2": 50}
+
+
+def test_a_name_of_an_echo_server_is_taken() -> None:
+    """And a name that no echo server can have is passed over."""
+    mixed = documents(
+        REDIS.split("\n---\n")[0],
+        deployment("redis-v1", "v1", '["6379", "v2"]').replace("app: tcp-echo", "app: redis"),
+        pods("Deployment", "apps/v1", "redis-v2", "{app: redis, version: v2}"),
+    )
+    found = plan(mixed, REDIS_ROUTE)
+    assert shares(found) == [(31400, (), {"v2": 90, "redis-v2": 10})]
+    odd = REDIS.replace("version: v2}", 'version: "a\\tb"}')
+    rule = REDIS_ROUTE.replace("version: v2", 'version: "a\\tb"').replace("v2", "w" * 300)
+    assert "redis-v2" in shares(plan(odd, rule))[0][2]
+
+
+def test_services_without_workloads_are_stood_in_for() -> None:
+    """Nothing but Services: one echo server for each part that a route means."""
+    service = REDIS.split("\n---\n")[0]
+    found = plan(service, REDIS_ROUTE)
+    assert shares(found) == [(31400, (), {"v1": 90, "v2": 10})]
+    assert notices(found, ["Service redis has no workload among the manifests: an echo server"])
+    plain = plan(service, TWO_ROUTES.replace("host: other", "host: redis"))
+    assert shares(plain) == [(31401, (), {"redis": 100}), (31400, (), {"redis": 100})]
+    named = service.replace("port: 6379", "port: 6379, targetPort: redis")
+    assert shares(plan(named, REDIS_ROUTE)) == shares(found)
+    outside = service.replace("selector: {app: redis}", "type: ExternalName, externalName: a.test")
+    assert shares(plan(outside, REDIS_ROUTE)) == shares(found)
+
+
+def test_routes_by_themselves_are_stood_in_for() -> None:
+    """Not even Services: what the route names."""
+    found = plan(REDIS_ROUTE)
+    assert shares(found) == [(31400, (), {"v1": 90, "v2": 10})]
+    assert notices(found, ["Service redis is not among the manifests: an echo server named v1"])
+    alone = plan(TWO_ROUTES.replace("host: other", "host: other.elsewhere"))
+    assert shares(alone) == [(31401, (), {"other": 100}), (31400, (), {"redis": 100})]
+    gateway, _, route = REDIS_ROUTE.split("\n---\n")
+    assert shares(plan(gateway, route)) == shares(found)
+
+
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside}
+spec:
+  hosts: [db.example.com]
+  ports: [{number: 3306, name: tcp, protocol: TCP}, {number: 53, name: dns, protocol: UDP}]
+  resolution: STATIC
+"""
+
+
+def test_service_entries_are_services() -> None:
+    """By their whole name; each of their endpoints is one, by its labels."""
+    route = TWO_ROUTES.replace("host: other", "host: db.example.com").replace(
+        "host: redis", "host: db.example.com"
+    )
+    found = plan(ENTRY, route)
+    assert shares(found)[0] == (31401, (), {"db.example.com": 100})
+    listed = (
+        ENTRY
+        + "  endpoints:\n  - {address: 192.0.2.1, labels: {version: v1}, ports: {tcp: 1}}\n"
+        + "  - {address: 192.0.2.2, labels: {version: v2}}\n  - {labels: {version: v2}}\n"
+    )
+    found = plan(listed, route)
+    assert {round(share, 1) for share in shares(found)[0][2].values()} == {33.3}
+    assert notices(found, ["192.0.2.1 is outside the cluster: an echo server named v1 stands in"])
+    chosen = ENTRY + "  workloadSelector: {labels: {app: redis}}\n"
+    assert shares(plan(chosen, REDIS, route))[0][2] == {"v1": 50, "v2": 50}
+
+
+ROLLOUT = """
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: echo}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: redis}}
+  template:
+    metadata: {labels: {app: redis}}
+    spec: {containers: [{name: main, image: 'redis:7'}]}
+  strategy: STRATEGY
+"""
+CANARY = """
+    canary:
+      stableService: redis
+      canaryService: other
+      steps: [{setWeight: 20}, {pause: {}}, {setWeight: 60}]
+"""
+
+
+def test_rollout_stands_for_two_sets_of_pods() -> None:
+    """Whatever its Services select before the controller has edited them."""
+    both = documents(service("redis", "{app: redis}"), service("other", "{app: redis}"))
+    both = both.replace("targetPort: 9000", "targetPort: 6379")
+    found = plan(both, ROLLOUT.replace("STRATEGY", CANARY), TWO_ROUTES)
+    assert shares(found) == [(31401, (), {"canary": 100}), (31400, (), {"stable": 100})]
+    assert found.steps == (20, 60)
+    assert notices(found, ["canary pods of echo run redis:7: an echo server named canary stands"])
+    swap = "{blueGreen: {activeService: redis, previewService: other}}"
+    green = plan(both, ROLLOUT.replace("STRATEGY", swap), TWO_ROUTES)
+    assert shares(green) == [(31401, (), {"preview": 100}), (31400, (), {"active": 100})]
+    assert green.steps is None
+
+
+def test_rollout_moves_subsets() -> None:
+    """Both subsets may have a label that all its pods have."""
+    istio = """
+    canary:
+      trafficRouting:
+        istio:
+          destinationRule:
+            {name: tcp-echo-destination, stableSubsetName: v1, canarySubsetName: v2}
+"""
+    rules = REDIS_ROUTE.replace("      version: v1\n", "      app: redis\n").replace(
+        "      version: v2\n", "      app: redis\n"
+    )
+    rollout = ROLLOUT.replace("STRATEGY", istio)
+    found = plan(REDIS.split("\n---\n")[0], rollout, rules)
+    assert shares(found) == [(31400, (), {"stable": 90, "canary": 10})]
+    ours = rollout.replace("image: 'redis:7'", "image: trio-echo, args: ['6379', one]")
+    assert shares(plan(REDIS.split("\n---\n")[0], ours, rules)) == shares(found)
+
+
+def test_rollout_may_take_over_a_deployment() -> None:
+    """By its workloadRef."""
+    head, _, _ = ROLLOUT.partition("  replicas")
+    taken = head + "  workloadRef: {apiVersion: apps/v1, kind: Deployment, name: redis-v1}\n"
+    only_one = REDIS.rpartition("\n---\n")[0]
+    route = TWO_ROUTES.replace("host: other", "host: redis")
+    assert shares(plan(only_one, taken, route))[0][2] == {"stable": 50, "canary": 50}
+    with pytest.raises(ManifestError, match=r"spec.workloadRef.name: there is no Deployment gone"):
+        plan(only_one, taken.replace("redis-v1", "gone"), route)
+    with pytest.raises(ManifestError, match=r"spec.template: is missing"):
+        plan(only_one, head + "  replicas: 1\n", route)
+    with pytest.raises(ManifestError, match=r"spec.strategy: cannot be read"):
+        plan(only_one, ROLLOUT.replace("STRATEGY", "{canary: 5}"), route)
+
+
+def test_two_rollouts_have_names_of_their_own() -> None:
+    """The role alone would be the same."""
+    one = ROLLOUT.replace("STRATEGY", "{}")
+    two = one.replace("name: echo", "name: other").replace("app: redis", "app: other")
+    other = (
+        REDIS.split("\n---\n")[0]
+        .replace("name: redis", "name: other")
+        .replace("app: redis", "app: other")
+    )
+    found = plan(REDIS.split("\n---\n")[0], other, one, two, TWO_ROUTES)
+    assert shares(found) == [
+        (31401, (), {"other-stable": 50, "other-canary": 50}),
+        (31400, (), {"echo-stable": 50, "echo-canary": 50}),
+    ]
+
+
+def test_templates_and_selectors_must_be_there() -> None:
+    """In Kubernetes' words."""
+    with pytest.raises(ManifestError, match=r"spec.template: is missing"):
+        plan(ISTIO, "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: x}\nspec: {}")
+    odd = pods("Deployment", "apps/v1", "x", "{app: x}").replace(
+        "matchLabels: {app: x}", "matchLabels: 5"
+    )
+    with pytest.raises(ManifestError, match="must be a mapping of labels"):
+        plan(ISTIO, odd)
+    assert plan(
+        ISTIO,
+        pods("Deployment", "apps/v1", "x", "{app: x}").replace(
+            "[{name: main, image: 'redis:7'}]", "[]"
+        ),
+    )
+
+
+def test_tls_that_is_passed_through_is_spoken_by_who_stands_in() -> None:
+    """On the ports that such a route reaches."""
+    images = TLS.replace("tcp-echo-server:1.2", "redis")
+    found = plan(images)
+    assert {len(each.config.tls.ports) for each in found.route.backends if each.config.tls} == {1}
+    assert notices(found, ["default/v1 shows a throw-away certificate"])
+
+
+def test_later_document_replaces_an_earlier_one() -> None:
+    """As ``kubectl apply`` has it: Istio's sample in the order of its instructions."""
+    found = plan(ISTIO, ALL_V1, V2_20.replace("weight: 80", "weight: 60"))
+    assert shares(found) == [(31400, (), {"one": 60, "two": 20})]
+    assert notices(found, ["(VirtualService tcp-echo) replaces the one at 1.yaml:"])
+    older = deployment("tcp-echo-v1", "v1", '["9000,9001,9002", "older"]').replace(
+        "apps/v1", "extensions/v1beta1"
+    )
+    assert shares(plan(older, ISTIO)) == shares(plan(ISTIO))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ISTIO"]
 
 _UNLIMITED = 2**32 - 1
+_UPSTREAM_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
 def configure(route: Route, machine: Machine) -> Configuration:
@@ -92,12 +93,18 @@ def _cluster(destination: Destination, machine: Machine) -> Json:
             "thresholds": [
                 {
                     "max_connections": policy.max_connections or _UNLIMITED,
-                    "max_pending_requests": _UNLIMITED,
+                    "max_pending_requests": policy.max_pending or _UNLIMITED,
                     "max_requests": _UNLIMITED,
                 }
             ]
         },
     }
+    if policy.tls:
+        # Istio does not verify what it has no authority for.
+        config["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": _UPSTREAM_TLS},
+        }
     return config | keepalive(policy) | (_outlier(policy.outlier) if policy.outlier else {})
 
 

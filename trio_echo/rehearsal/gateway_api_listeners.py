@@ -597,6 +597,7 @@ def _service_places(service: Service) -> Iterator[Place]:
     """The ports of a Service or ServiceEntry, to which routes of the mesh attach."""
     kind, own = service.document.kind, (service.namespace, service.document.name)
     for port in service.ports:
+        assert service.document is not None  # noqa: S101 - only one that has it has ports
         yield Place(
             name=f"{kind} {service.namespace}/{service.name} port {port.port}",
             port=port.port,

@@ -1,14 +1,21 @@
-"""Istio's Gateway and VirtualService -> listeners. Pure."""
+"""Istio's Gateway and VirtualService -> listeners. Pure.
+
+What istiod drops in silence is dropped here too, and said loudly: a host that
+it does not complete, a port that another Gateway has, what an ``exportTo``
+hides. The chain of such a route has ``expected`` beside its destinations.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from trio_echo.rehearsal.documents import Metadata, Strict
-from trio_echo.rehearsal.route import Chain, Listener
+from trio_echo.rehearsal.destination_rules import GATEWAYS, complete, exported
+from trio_echo.rehearsal.documents import Metadata, Strict, listed
+from trio_echo.rehearsal.route import Chain, Destination, Listener, Termination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +23,7 @@ if TYPE_CHECKING:
     from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.destination_rules import DestinationRules
     from trio_echo.rehearsal.documents import Document
-    from trio_echo.rehearsal.route import Destination
-    from trio_echo.rehearsal.workloads import Service, Workloads
+    from trio_echo.rehearsal.workloads import Note, Service, ServicePort, Workloads
 
 __all__ = ["istio_listeners"]
 
@@ -28,32 +34,72 @@ Weight = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 class ServerPort(Strict):
     """The port of a Gateway's server."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"targetPort"})
     number: Port
     name: str
     protocol: str
+    target_port: int | None = None
 
 
 class ServerTls(Strict):
-    """What a server does with TLS: only passing it through is carried out."""
+    """What a server does with TLS; the certificates are not known here."""
 
-    mode: str = "SIMPLE"
+    ignored: ClassVar[frozenset[str]] = frozenset({"httpsRedirect"})
+    noted: ClassVar[frozenset[str]] = frozenset(
+        {
+            "credential_name",
+            "credential_names",
+            "server_certificate",
+            "private_key",
+            "ca_certificates",
+            "subject_alt_names",
+            "verify_certificate_spki",
+            "verify_certificate_hash",
+            "min_protocol_version",
+            "max_protocol_version",
+            "cipher_suites",
+        }
+    )
+    mode: Literal[
+        "SIMPLE",
+        "MUTUAL",
+        "OPTIONAL_MUTUAL",
+        "ISTIO_MUTUAL",
+        "PASSTHROUGH",
+        "AUTO_PASSTHROUGH",
+    ] = "PASSTHROUGH"
+    https_redirect: bool = False
+    credential_name: Any = None
+    credential_names: Any = None
+    server_certificate: Any = None
+    private_key: Any = None
+    ca_certificates: Any = None
+    subject_alt_names: Any = None
+    verify_certificate_spki: Any = None
+    verify_certificate_hash: Any = None
+    min_protocol_version: Any = None
+    max_protocol_version: Any = None
+    cipher_suites: Any = None
 
 
 class Server(Strict):
     """One port of a Gateway, and the hosts it is for."""
 
-    hosts: list[str]
+    noted: ClassVar[frozenset[str]] = frozenset({"default_endpoint", "max_connections"})
+    hosts: Annotated[list[str], msgspec.Meta(min_length=1)]
     port: ServerPort
     name: str | None = None
     tls: ServerTls | None = None
+    bind: str | None = None
+    default_endpoint: str | None = None
+    max_connections: int | None = None
 
 
 class GatewaySpec(Strict):
-    """The servers; the one gateway here is Envoy, whatever the selector."""
+    """The servers; the one gateway here is Envoy, whatever pods the selector means."""
 
-    noted: ClassVar[frozenset[str]] = frozenset({"selector"})
     servers: list[Server] | None = None
-    selector: Any = None
+    selector: dict[str, str] | None = None
 
 
 class Gateway(Strict):
@@ -63,6 +109,7 @@ class Gateway(Strict):
     kind: str
     metadata: Metadata
     spec: GatewaySpec
+    status: Any = None
 
 
 class PortSelector(Strict):
@@ -91,6 +138,10 @@ class Match(Strict):
 
     port: Port | None = None
     gateways: list[str] | None = None
+    destination_subnets: list[str] | None = None
+    source_labels: dict[str, str] | None = None
+    source_namespace: str | None = None
+    source_subnet: str | None = None
 
 
 class TlsMatch(Match, kw_only=True):
@@ -114,14 +165,15 @@ class TlsRule(Strict):
 
 
 class VirtualServiceSpec(Strict):
-    """Hosts, gateways and rules."""
+    """Hosts, gateways and rules; those for HTTP route no raw TCP."""
 
-    noted: ClassVar[frozenset[str]] = frozenset({"export_to"})
+    noted: ClassVar[frozenset[str]] = frozenset({"http"})
     hosts: Annotated[list[str], msgspec.Meta(min_length=1)]
     gateways: list[str] | None = None
     tcp: list[TcpRule] | None = None
     tls: list[TlsRule] | None = None
-    export_to: Any = None
+    http: Any = None
+    export_to: list[str] | None = None
 
 
 class VirtualService(Strict):
@@ -131,13 +183,23 @@ class VirtualService(Strict):
     kind: str
     metadata: Metadata
     spec: VirtualServiceSpec
+    status: Any = None
 
 
 _MESH = "mesh"
 _ALL = 100
+_TCP = {"TCP", "MONGO", "MYSQL", "REDIS", "UDP"}
+"""Protocols whose ports carry TCP routes; UDP too, as was seen."""
+
+_TLS = {"TLS", "HTTPS"}
+_ENDING = {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL"}
+_USUAL = {"ingressgateway", "egressgateway", "ingress", "istio-ingressgateway"}
+"""Values in the selectors of Istio's own gateways."""
+
+_Kind = Literal["tcp", "tls"]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Place:
     """A port that rules may route: a Gateway's server, or a Service in the mesh.
 
@@ -145,28 +207,35 @@ class _Place:
         name: in words.
         port: its number.
         gateway: the Gateway's namespace and name; None in the mesh.
-        hosts: which hosts of a VirtualService it is for.
-        takes: whether rules under ``tcp`` or ``tls`` apply.
-        service: the Service in the mesh.
-        chains: what rules have routed so far.
+        hosts: namespaces and hosts of the VirtualServices that it is for.
+        takes: which rules of a VirtualService apply; None for none.
+        selector: the pods that a Gateway is for; none means all.
+        tls: how TLS ends at the gateway, if it does.
+        service: the Service in the mesh, and its port.
+        chains: what rules have routed so far, which servers of one port share.
         routed_by: the document whose rules those are.
+        owned: whether the port is this server's own.
     """
 
     name: str
     port: int
     gateway: tuple[str, str] | None
-    hosts: Sequence[str]
-    takes: frozenset[Literal["tcp", "tls"]]
-    service: Service | None = None
+    hosts: Sequence[tuple[str, str]] = ()
+    takes: _Kind | None
+    selector: frozenset[tuple[str, str]] = frozenset()
+    tls: Termination | None = None
+    service: tuple[Service, ServicePort] | None = None
     chains: list[Chain] = field(default_factory=list)
     routed_by: Document | None = None
+    owned: bool = True
 
 
 def istio_listeners(
     documents: Sequence[Document],
     workloads: Workloads,
     rules: DestinationRules,
-    note: Callable[[Document, str], None],
+    note: Note,
+    warn: Callable[[str], None],
 ) -> list[Listener]:
     """The listeners that Istio's Gateways and VirtualServices describe.
 
@@ -175,6 +244,7 @@ def istio_listeners(
         workloads: the Services that destinations mean.
         rules: the policies that shape destinations.
         note: takes what is not carried out.
+        warn: takes what Istio does in silence.
 
     Raises:
         ManifestError: one of them is wrong, or routes in a way that is not
@@ -183,82 +253,151 @@ def istio_listeners(
     places: list[_Place] = []
     for document in documents:
         if document.kind == "Gateway":
-            places += _servers(document, note)
+            for place in _servers(document, note):
+                _settle(place, places, warn)
+                places.append(place)
     for document in documents:
         if document.kind == "VirtualService":
-            _VirtualServiceReader(document, workloads, rules, places, note).read()
+            _VirtualServiceReader(document, workloads, rules, places, note, warn).read()
     for place in places:
-        if not place.chains and place.gateway:
+        if place.owned and not place.chains and place.gateway and place.takes:
             document = next(d for d in documents if (d.namespace, d.name) == place.gateway)
             note(document, f"port {place.port}, to which no VirtualService binds")
     return [
         Listener(name=place.name, port=place.port, chains=tuple(place.chains))
         for place in places
-        if place.chains
+        if place.chains and place.owned
     ]
 
 
-def _servers(document: Document, note: Callable[[Document, str], None]) -> Iterator[_Place]:
+def _servers(document: Document, note: Note) -> Iterator[_Place]:
     """The places of a Gateway."""
     read = document.read(Gateway)
     for path in document.unread(read):
         note(document, path)
+    selector = read.spec.selector or {}
+    if selector and not _USUAL & set(selector.values()):
+        labels = ",".join(f"{key}={value}" for key, value in selector.items())
+        note(document, f"spec.selector: the cluster needs gateway pods with the labels {labels}")
     for index, server in enumerate(read.spec.servers or ()):
-        mode = server.tls.mode if server.tls else None
         path = f"spec.servers[{index}]"
-        takes: frozenset[Literal["tcp", "tls"]]
-        if server.port.protocol.upper() == "TCP" and mode is None:
-            takes = frozenset({"tcp"})
-        elif server.port.protocol.upper() in {"TLS", "HTTPS"} and mode == "PASSTHROUGH":
-            takes = frozenset({"tls"})
-        elif mode is not None or server.port.protocol.upper() == "TLS":
-            raise document.error(
-                f"{path}.tls.mode",
-                f"only PASSTHROUGH is rehearsed, got {mode or 'none'}:"
-                " TLS that ends at the gateway is not carried out",
-            )
+        protocol, number = server.port.protocol.upper(), server.port.number
+        mode = server.tls.mode if server.tls else None
+        _check_server(document, server, path)
+        takes: _Kind | None = None
+        if protocol in _TCP or (protocol == "TLS" and mode in _ENDING):
+            takes = "tcp"
+        elif protocol in _TLS and mode == "PASSTHROUGH":
+            takes = "tls"
         else:
-            note(document, f"{path}, port {server.port.number} of {server.port.protocol}")
-            continue
+            how = " with AUTO_PASSTHROUGH, for other clusters" if mode == "AUTO_PASSTHROUGH" else ""
+            note(document, f"{path}, port {number} of {server.port.protocol}{how}")
         yield _Place(
-            name=f"Gateway {document.namespace}/{document.name} port {server.port.number}"
-            f" ({server.port.name})",
-            port=server.port.number,
+            name=f"Gateway {document.namespace}/{document.name} port {number} ({server.port.name})",
+            port=number,
             gateway=(document.namespace, document.name),
-            hosts=[each.rpartition("/")[2] for each in server.hosts],
+            hosts=[_server_host(each, document.namespace) for each in server.hosts],
             takes=takes,
+            selector=frozenset(selector.items()),
+            tls=Termination(asks_client=mode in {"MUTUAL", "ISTIO_MUTUAL"})
+            if protocol == "TLS" and mode in _ENDING
+            else None,
         )
 
 
+def _check_server(document: Document, server: Server, path: str) -> None:
+    """Refuse what Istio's webhook refuses."""
+    protocol, secure = server.port.protocol.upper(), server.tls is not None
+    for index, host in enumerate(server.hosts):
+        _, short = _server_host(host, document.namespace)
+        _check_wildcard(document, short, f"{path}.hosts[{index}]")
+        if "." not in short and short != "*":
+            raise document.error(
+                f"{path}.hosts[{index}]",
+                f"Istio refuses short names here; write {complete(short, document.namespace)},"
+                f" or *, in place of {host}",
+            )
+    if server.bind and server.bind.strip("0.:"):
+        raise document.error(
+            f"{path}.bind", f"an address of the gateway alone, {server.bind}, is not carried out"
+        )
+    if protocol in _TLS and not secure:
+        raise document.error(f"{path}.tls", f"is missing: Istio refuses {protocol} without it")
+    if protocol in _TCP and secure:
+        raise document.error(
+            f"{path}.tls", f"Istio refuses it for protocol {protocol}; TLS is the protocol for that"
+        )
+
+
+def _check_wildcard(document: Document, host: str, path: str) -> None:
+    """Refuse a wildcard that is not the whole first part of a host."""
+    if "*" in host.removeprefix("*"):
+        raise document.error(path, f"* can only be the first part of a host, got {host}")
+
+
+def _server_host(host: str, namespace: str) -> tuple[str, str]:
+    """The namespace and the host in ``namespace/host``; any namespace where none is given."""
+    where, slash, name = host.rpartition("/")
+    return (namespace if where == "." else where) if slash else "*", name
+
+
+def _settle(place: _Place, places: list[_Place], warn: Callable[[str], None]) -> None:
+    """Say whose a port is that several servers want: the first's, shared by those for TLS."""
+    for other in places:
+        apart = place.selector and other.selector and place.selector != other.selector
+        if other.port != place.port or apart or not other.owned:
+            continue
+        place.owned = False
+        if _for_names(place) and _for_names(other):
+            place.chains = other.chains
+        elif place.takes:
+            place.takes = None
+            warn(
+                f"Istio gives port {place.port} to the first server that wants it,"
+                f" {other.name}: {place.name} gets no connection"
+            )
+        return
+
+
+def _for_names(place: _Place) -> bool:
+    """Whether a place chooses by TLS server names, so that several can share a port."""
+    return place.takes == "tls" or place.tls is not None
+
+
+@dataclass(slots=True)
 class _VirtualServiceReader:
     """Puts the rules of one VirtualService at the places that they are for."""
 
-    def __init__(
-        self,
-        document: Document,
-        workloads: Workloads,
-        rules: DestinationRules,
-        places: list[_Place],
-        note: Callable[[Document, str], None],
-    ) -> None:
-        self._document = document
-        self._workloads = workloads
-        self._rules = rules
-        self._places = places
-        self._note = note
+    document: Document
+    workloads: Workloads
+    rules: DestinationRules
+    places: list[_Place]
+    note: Note
+    warn: Callable[[str], None]
+    hosts: list[str] = field(default_factory=list)
+    gateways: list[str] = field(default_factory=list)
+    seen: bool = True
 
     def read(self) -> None:
         """Read the rules and put them where they belong."""
-        read = self._document.read(VirtualService)
-        for path in self._document.unread(read):
-            self._note(self._document, path)
-        spec = read.spec
-        self._hosts = spec.hosts
-        self._gateways = spec.gateways or [_MESH]
-        for index, name in enumerate(self._gateways):
+        read = self.document.read(VirtualService)
+        for path in self.document.unread(read):
+            self.note(self.document, path)
+        spec, namespace = read.spec, self.document.namespace
+        for index, host in enumerate(spec.hosts):
+            _check_wildcard(self.document, host, f"spec.hosts[{index}]")
+        self.hosts = [complete(each, namespace) for each in spec.hosts]
+        self.gateways = spec.gateways or [_MESH]
+        self.seen = exported(spec.export_to, namespace, GATEWAYS)
+        for index, name in enumerate(self.gateways):
             self._check_gateway(name, f"spec.gateways[{index}]")
-        if _MESH in self._gateways:
-            self._add_mesh_places()
+        if not self.seen and self.gateways != [_MESH] and namespace != GATEWAYS:
+            self.warn(
+                f"Istio's gateway does not see {self._name}: its exportTo hides it"
+                " from the namespace of the gateway"
+            )
+        if _MESH in self.gateways and (spec.tcp or spec.tls):
+            self._add_mesh_places(spec.hosts)
         for index, tls in enumerate(spec.tls or ()):
             for number, match in enumerate(tls.match):
                 self._put(f"spec.tls[{index}]", f"match[{number}]", tls.route, match)
@@ -266,115 +405,258 @@ class _VirtualServiceReader:
             for number, one in enumerate(tcp.match or [Match()]):
                 self._put(f"spec.tcp[{index}]", f"match[{number}]", tcp.route, one)
 
+    @property
+    def _name(self) -> str:
+        return f"VirtualService {self.document.name}"
+
     def _put(
         self, rule: str, which: str, route: Sequence[Weighted], match: Match | TlsMatch
     ) -> None:
         """Put a rule's route at every place that one of its matches is for."""
-        sni = tuple(match.sni_hosts) if isinstance(match, TlsMatch) else ()
-        kind: Literal["tcp", "tls"] = "tls" if sni else "tcp"
-        gateways = match.gateways or self._gateways
+        names = tuple(match.sni_hosts) if isinstance(match, TlsMatch) else ()
+        kind: _Kind = "tls" if names else "tcp"
+        gateways = match.gateways or self.gateways
         for index, name in enumerate(match.gateways or ()):
             self._check_gateway(name, f"{rule}.{which}.gateways[{index}]")
         wanted = {None if each == _MESH else self._gateway(each) for each in gateways}
-        for host in sni:
-            if not any(_covers(each, host) for each in self._hosts):
-                raise self._document.error(
+        for host in names:
+            if not any(_covers(each, host) for each in self.hosts):
+                raise self.document.error(
                     f"{rule}.{which}.sniHosts", f"{host} is none of spec.hosts"
                 )
-        destinations = self._destinations(rule, route)
+        self._check_clients(match, f"{rule}.{which}", mesh=None in wanted)
+        near = [place for place in self.places if place.gateway in wanted]
+        found = [
+            place for place in near if match.port in {None, place.port} and self._is_for(place)
+        ]
+        # Wherever it leads, it must lead somewhere.
+        self._destinations(rule, route, GATEWAYS)
         reached = False
-        for place in self._places:
-            if (
-                place.gateway in wanted
-                and kind in place.takes
-                and match.port in {None, place.port}
-                and self._is_for(place)
-            ):
+        for place in found:
+            client = self.document.namespace if place.service else GATEWAYS
+            if place.takes == kind and not (place.gateway and not self.seen):
                 reached = True
-                self._add(place, Chain(destinations=destinations, sni=sni), f"{rule}.{which}")
+                chains = self._destinations(rule, route, client)
+                for chain in self._chains(place, names, chains):
+                    self._add(place, chain, f"{rule}.{which}")
+            elif place.service and kind == "tcp":
+                reached = True
+                self._add_unrouted(place, self._destinations(rule, route, client)[1])
         if not reached:
-            self._note(self._document, f"{rule}.{which}, which is for no port of its gateways")
+            self._say_unreached(f"{rule}.{which}", match, near)
+
+    def _say_unreached(self, path: str, match: Match, near: Sequence[_Place]) -> None:
+        """Say that a rule is for no port."""
+        self.note(self.document, f"{path}, which is for no port of its gateways")
+        if match.port is not None and all(place.port != match.port for place in near):
+            ports = listed([str(port) for port in sorted({place.port for place in near})])
+            self.warn(
+                f"{self.document.place(path)}: {path}.port: none of its gateways listens on"
+                f" {match.port}; ports found: {ports}"
+            )
+
+    def _check_clients(self, match: Match, path: str, *, mesh: bool) -> None:
+        """What depends on the client: a gateway ignores it, and in the mesh it decides."""
+        given = {
+            "destinationSubnets": match.destination_subnets,
+            "sourceLabels": match.source_labels,
+            "sourceNamespace": match.source_namespace,
+            "sourceSubnet": match.source_subnet,
+        }
+        for name, value in given.items():
+            if value and mesh:
+                raise self.document.error(
+                    f"{path}.{name}",
+                    "depends on the client, which is not carried out in the mesh",
+                )
+            if value:
+                self.note(self.document, f"{path}.{name}, which a gateway ignores")
+
+    @staticmethod
+    def _chains(
+        place: _Place,
+        names: tuple[str, ...],
+        found: tuple[tuple[Destination, ...], tuple[Destination, ...]],
+    ) -> list[Chain]:
+        """The chain of a rule at a place."""
+        destinations, expected = found
+        sni = names
+        if place.tls is not None:
+            sni = tuple(host for _, host in place.hosts)
+        return [
+            Chain(
+                destinations=destinations,
+                sni=() if "*" in sni else sni,
+                tls=place.tls,
+                passthrough=bool(names),
+                expected=expected if expected != destinations else None,
+            )
+        ]
 
     def _add(self, place: _Place, chain: Chain, path: str) -> None:
         """Add a chain to a place, unless an earlier rule has it already."""
         taken = {name for each in place.chains for name in each.sni or ("",)}
-        if place.routed_by not in {None, self._document} and taken & set(chain.sni or ("",)):
-            raise self._document.error(
-                path, f"{place.name} is already routed by VirtualService {place.routed_by.name}"
-            )
-        place.routed_by = self._document
         if taken & set(chain.sni or ("",)):
-            self._note(self._document, f"{path} at {place.name}, where an earlier rule matches")
+            if place.routed_by is self.document:
+                self.note(self.document, f"{path} at {place.name}, where an earlier rule matches")
+            elif place.routed_by is not None:
+                self.warn(
+                    f"Istio takes the first VirtualService of a port: {place.name} is routed by"
+                    f" {place.routed_by.name}, and {path} of {self._name} is ignored"
+                )
             return
+        place.routed_by = place.routed_by or self.document
         place.chains.append(chain)
 
-    def _destinations(self, rule: str, route: Sequence[Weighted]) -> tuple[Destination, ...]:
-        """A route's destinations with their weights."""
+    def _add_unrouted(self, place: _Place, expected: tuple[Destination, ...]) -> None:
+        """The chain of a Service whose rule Istio drops: what it does without."""
+        assert place.service is not None  # noqa: S101 - the caller has looked
+        service, port = place.service
+        complain = self._complain("spec.hosts")
+        plain = self.rules.destination(
+            service, port, None, _ALL, complain, client=self.document.namespace
+        )
+        if _protocol(port) == "http":
+            # A proxy for HTTP answers 400 to anything else.
+            plain = Destination(name=plain.name, weight=_ALL, endpoints=())
+        if not place.chains:
+            place.routed_by = self.document
+            place.chains.append(Chain(destinations=(plain,), expected=expected))
+
+    def _destinations(
+        self, rule: str, route: Sequence[Weighted], client: str
+    ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
+        """A route's destinations with their weights: as Istio has them, and as they are meant."""
         weights = [each.weight or 0 for each in route]
         if len(route) == 1:
             # One that stands alone gets all, whatever its weight says.
             weights = [_ALL]
         if not 0 < sum(weights) < 2**32:
-            raise self._document.error(f"{rule}.route", f"the weights add up to {sum(weights)}")
+            raise self.document.error(f"{rule}.route", f"the weights add up to {sum(weights)}")
         found: list[Destination] = []
+        meant: list[Destination] = []
         for index, (each, weight) in enumerate(zip(route, weights, strict=True)):
             path = f"{rule}.route[{index}].destination"
-            to = each.destination
-            service = self._workloads.service(
-                to.host, self._document.namespace, self._complain(f"{path}.host")
-            )
+            to, namespace = each.destination, self.document.namespace
+            service = self.workloads.service(to.host, namespace, self._complain(f"{path}.host"))
             number = to.port.number if to.port else None
-            port = self._workloads.port(service, number, self._complain(f"{path}.port.number"))
+            port = self.workloads.port(service, number, self._complain(f"{path}.port.number"))
             at = self._complain(f"{path}.subset" if to.subset is not None else path)
-            found.append(self._rules.destination(service, port, to.subset, weight, at))
-        return tuple(found)
+            whole = self.rules.destination(
+                service, port, to.subset, weight, at, client=client, intended=True
+            )
+            meant.append(whole)
+            if reason := self._unreachable(service, to.host, client):
+                self.warn(f"{self._name}, {path}.host: {reason}: each connection to it fails")
+                found.append(Destination(name=whole.name, weight=weight, endpoints=()))
+            else:
+                found.append(
+                    self.rules.destination(service, port, to.subset, weight, at, client=client)
+                )
+        return tuple(found), tuple(meant)
+
+    def _unreachable(self, service: Service, host: str, client: str) -> str:
+        """Why Istio does not know a host by its name; empty if it does."""
+        if complete(host, self.document.namespace) != service.host:
+            return (
+                f"Istio completes only names without a dot, so {host} is no Service to it;"
+                f" write {service.host}"
+            )
+        if not exported(service.export_to, service.namespace, client):
+            return f"exportTo of {service.name} hides it from namespace {client}"
+        return ""
 
     def _is_for(self, place: _Place) -> bool:
         """Whether the VirtualService's hosts and the place's have one in common."""
         if place.service is not None:
-            return any(self._service(host) is place.service for host in self._hosts)
-        return any(_covers(a, b) or _covers(b, a) for a in place.hosts for b in self._hosts)
+            return place.service[0] in self._services()
+        own = self.document.namespace
+        for where, host in place.hosts:
+            if any(_covers(host, each) or _covers(each, host) for each in self.hosts):
+                if where in {"*", own}:
+                    return True
+                self.warn(
+                    f"Istio's {place.name} admits VirtualServices of namespace {where} only:"
+                    f" {self._name} is in {own}, and is ignored there"
+                )
+        return False
 
-    def _add_mesh_places(self) -> None:
+    def _services(self) -> list[Service]:
+        """The Services that the hosts mean, also where Istio would not complete the name."""
+        names = [each.replace("[", "[[]") for each in self.hosts]
+        return [
+            service
+            for service in self.workloads.services
+            if any(fnmatchcase(service.host, each) for each in names)
+            or {f"{service.name}.{service.namespace}", f"{service.name}.{service.namespace}.svc"}
+            & set(self.hosts)
+        ]
+
+    def _add_mesh_places(self, hosts: Sequence[str]) -> None:
         """Make a place of each port of the Services that the hosts name."""
-        known = {(place.service.host, place.port) for place in self._places if place.service}
-        for host in self._hosts:
-            service = self._service(host)
+        if "*" in hosts:
+            raise self.document.error(
+                f"spec.hosts[{hosts.index('*')}]", "Istio refuses * in the mesh; name Services"
+            )
+        for index, host in enumerate(hosts):
+            if "*" not in host:
+                at = self._complain(f"spec.hosts[{index}]")
+                self.workloads.service(host, self.document.namespace, at)
+        known = {(place.service[0].host, place.port) for place in self.places if place.service}
+        for service in self._services():
+            completed = service.host in self.hosts or any("*" in each for each in self.hosts)
+            if not completed:
+                self.warn(
+                    f"Istio completes only names without a dot: the hosts of {self._name} are no"
+                    f" Service to it, and its rules do not count in the mesh; write {service.host}"
+                )
             for port in service.ports:
                 if (service.host, port.port) not in known:
-                    self._places.append(
-                        _Place(
-                            name=f"Service {service.namespace}/{service.name} port {port.port}",
-                            port=port.port,
-                            gateway=None,
-                            hosts=[],
-                            takes=frozenset({"tcp", "tls"}),
-                            service=service,
-                        )
-                    )
+                    self.places.append(self._mesh_place(service, port, completed=completed))
 
-    def _service(self, host: str) -> Service:
-        """The Service that one of the hosts names."""
-        path = f"spec.hosts[{list(self._hosts).index(host)}]"
-        return self._workloads.service(host, self._document.namespace, self._complain(path))
+    def _mesh_place(self, service: Service, port: ServicePort, *, completed: bool) -> _Place:
+        """A port of a Service in the mesh."""
+        kind = _protocol(port)
+        takes: _Kind | None = "tls" if kind == "tls" else "tcp"
+        name = f"Service {service.namespace}/{service.name} port {port.port}"
+        why = ""
+        if kind != "tcp":
+            shown = port.app_protocol or port.name
+            why = f"its protocol is {shown}, by its name or appProtocol"
+        elif service.headless:
+            why = "it is headless, so that clients get the pods' own addresses"
+        if why and completed:
+            self.warn(f"{name}: {why}: Istio takes no tcp rule for it")
+        if kind == "http" or service.headless or not completed:
+            takes = None
+        return _Place(name=name, port=port.port, gateway=None, takes=takes, service=(service, port))
 
     def _gateway(self, name: str) -> tuple[str, str]:
         """A Gateway's namespace and name."""
         namespace, slash, short = name.rpartition("/")
-        return (namespace if slash else self._document.namespace, short)
+        return (namespace if slash else self.document.namespace, short)
 
     def _check_gateway(self, name: str, path: str) -> None:
         """Complain about a Gateway that is not there."""
-        there = {place.gateway for place in self._places if place.gateway}
+        there = {place.gateway for place in self.places if place.gateway}
         if name != _MESH and self._gateway(name) not in there:
-            found = ", ".join(f"{space}/{short}" for space, short in sorted(there)) or "none"
-            raise self._document.error(
+            found = listed([f"{space}/{short}" for space, short in sorted(there)])
+            raise self.document.error(
                 path, f"there is no Gateway {name} with a TCP or TLS port; found: {found}"
             )
 
     def _complain(self, path: str) -> Callable[[str], ManifestError]:
         """Makes errors at a path."""
-        return lambda reason: self._document.error(path, reason)
+        return lambda reason: self.document.error(path, reason)
+
+
+def _protocol(port: ServicePort) -> Literal["tcp", "tls", "http"]:
+    """How Istio takes a Service's port, by its appProtocol or the first part of its name."""
+    name = (port.app_protocol or (port.name or "").partition("-")[0]).lower()
+    name = name.removeprefix("kubernetes.io/")
+    if name in {"http", "http2", "h2c", "ws", "grpc", "grpc-web"}:
+        return "http"
+    return "tls" if name in {"tls", "https"} else "tcp"
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -255,5 +255,10 @@ def _server_name(route: Route, chain: Chain) -> str | None:
         if backend.config.tls
         for port in backend.config.tls.ports
     }
-    ports = {(each.backend, each.port) for one in chain.destinations for each in one.endpoints}
+    ports = {
+        (each.backend, each.port)
+        for one in chain.destinations
+        if not one.policy.tls
+        for each in one.endpoints
+    }
     return chain.server_name if secure & ports else None

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.dataplane import DEFAULT
 from trio_echo.rehearsal.destination_rules import DestinationRules
-from trio_echo.rehearsal.documents import Lenient, Metadata
+from trio_echo.rehearsal.documents import Lenient, Metadata, listed
 from trio_echo.rehearsal.envoy_gateway import ENVOY_GATEWAY_GROUP
 from trio_echo.rehearsal.envoy_gateway import KINDS as ENVOY_GATEWAY_KINDS
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.gateway_api_listeners import Reader
 from trio_echo.rehearsal.istio import istio_listeners
 from trio_echo.rehearsal.route import Plan, Route
-from trio_echo.rehearsal.workloads import read_workloads
+from trio_echo.rehearsal.workloads import KINDS, read_workloads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
+    from trio_echo.rehearsal.route import Listener
     from trio_echo.rehearsal.workloads import ParseServe
 
 __all__ = ["make_plan"]
 
 _ISTIO = {"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}
 _GATEWAY_API = "gateway.networking.k8s.io"
+_WORKLOADS = "workloads"
+"""In the place of the group of what makes pods, which has moved between groups."""
+
 _VERSIONS = {
     ("networking.istio.io", "Gateway"): _ISTIO,
     ("networking.istio.io", "VirtualService"): _ISTIO,
@@ -50,10 +55,21 @@ _VERSIONS = {
         (ENVOY_GATEWAY_GROUP, kind): {f"{ENVOY_GATEWAY_GROUP}/v1alpha1"}
         for kind in ENVOY_GATEWAY_KINDS
     },
-    ("apps", "Deployment"): {"apps/v1"},
+    ("networking.istio.io", "ServiceEntry"): _ISTIO,
     ("", "Namespace"): {"v1"},
     ("", "Service"): {"v1"},
+} | {(_WORKLOADS, kind): versions for kind, versions in KINDS.items()}
+_DECIDING = {
+    "AuthorizationPolicy": "may refuse connections",
+    "EnvoyFilter": "may change any part of Envoy's configuration",
+    "Sidecar": "may hide Services from clients in the mesh",
+    "NetworkPolicy": "may cut connections between pods",
 }
+"""Kinds that are not carried out, and that can decide what becomes of a connection."""
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LONGEST_NAME = 253
+
 _ROOMS = {
     "networking.istio.io": "istio",
     _GATEWAY_API: "gateway-api",
@@ -115,30 +131,27 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
             route leads anywhere.
     """
     notes = _Notes()
+    warnings: list[str] = []
     known: dict[str, list[Document]] = {"istio": [], "gateway-api": [], "workloads": []}
     namespaces: dict[str, dict[str, str]] = {}
-    seen: dict[tuple[str, str, str, str], Document] = {}
-    for document in documents:
-        group = document.api_version.rpartition("/")[0]
-        versions = _VERSIONS.get((group, document.kind))
-        if versions is None:
-            notes.unknown(document)
-            continue
-        if document.api_version not in versions:
-            raise document.error(
-                "apiVersion",
-                f"{document.api_version} is not served; served: {', '.join(sorted(versions))}",
-            )
-        key = (group, document.kind, document.namespace, document.name)
-        if key in seen:
-            raise document.error("metadata.name", f"is also at {seen[key].place()}")
-        seen[key] = document
+    for group, document in _applied(documents, notes):
         if document.kind == "Namespace":
             namespaces[document.name] = document.read(NamespaceDocument).metadata.labels or {}
+        elif document.kind == "ServiceEntry":
+            known["workloads"].append(document)
         else:
             known[_ROOMS.get(group, "workloads")].append(document)
+    warnings += [
+        f"{each.kind} {each.name} is not carried out: in the cluster it {_DECIDING[each.kind]}"
+        for each in documents
+        if each.kind in _DECIDING
+    ]
+    for each in documents:
+        if each.kind == "AuthorizationPolicy":
+            _check_policy(each)
+    meshed = {name for name, labels in namespaces.items() if _is_meshed(labels)}
     workloads = read_workloads(known["workloads"], parse, notes.note)
-    rules = DestinationRules(known["istio"], workloads, notes.note)
+    rules = DestinationRules(known["istio"], workloads, notes.note, warnings.append, meshed)
     reader = Reader(
         documents=known["gateway-api"],
         namespaces=namespaces,
@@ -148,16 +161,84 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         note=notes.note,
         say=notes.say,
     )
-    own = istio_listeners(known["istio"], workloads, rules, notes.note)
+    own = istio_listeners(known["istio"], workloads, rules, notes.note, warnings.append)
     if own and plane not in {None, DEFAULT}:
         notes.say(f"VirtualServices are {DEFAULT.title}'s own, and run as it runs them")
     listeners = [*own, *gateway_api_listeners(reader)]
     if not listeners:
-        raise ManifestError(_nothing_routed(documents))
-    backends = {each.backend.name: each.backend for each in workloads.deployments}
-    route = Route(listeners=tuple(listeners), backends=tuple(backends.values()))
+        raise ManifestError(_nothing_routed(documents, warnings))
+    backends = workloads.backends(_secure(listeners), notes.say)
+    route = Route(listeners=tuple(listeners), backends=tuple(backends))
     notices = (*notes.lines(), *_alike(route), *_certificates(route))
-    return Plan(route, notices)
+    steps = None if workloads.steps is None else tuple(workloads.steps)
+    return Plan(route, notices, warnings=tuple(dict.fromkeys(warnings)), steps=steps)
+
+
+def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Document]]:
+    """The documents that are rehearsed, with their group, as they are after all are applied.
+
+    Raises:
+        ManifestError: an API server would refuse one for its version or name.
+    """
+    last: dict[tuple[str, str, str, str], Document] = {}
+    for document in documents:
+        group = document.api_version.rpartition("/")[0]
+        if document.kind in KINDS and group in _GROUPS:
+            group = _WORKLOADS
+        versions = _VERSIONS.get((group, document.kind))
+        if versions is None:
+            notes.unknown(document)
+            continue
+        if document.api_version not in versions:
+            raise document.error(
+                "apiVersion",
+                f"{document.api_version} is not served; served: {', '.join(sorted(versions))}",
+            )
+        for path, name in (("name", document.name), ("namespace", document.namespace)):
+            if name and not (_NAME.fullmatch(name) and len(name) <= _LONGEST_NAME):
+                raise document.error(
+                    f"metadata.{path}",
+                    f"must be lower-case letters, digits, - and ., {_LONGEST_NAME} at most,"
+                    f" got {name!r}",
+                )
+        key = (group, document.kind, document.namespace, document.name)
+        if key in last:
+            notes.say(f"{document.place()} replaces the one at {last[key].place()}")
+            # Where the first one stood is when the object was created.
+        last[key] = document
+    return [(group, document) for (group, *_), document in last.items()]
+
+
+def _check_policy(document: Document) -> None:
+    """Refuse a policy that decides by port, or that lets nothing in."""
+    spec = document.content.get("spec")
+    rules = str(spec.get("rules") or "") if isinstance(spec, dict) else ""
+    if not rules or "'ports'" in rules:
+        raise document.error(
+            "spec.rules",
+            "decides which connections are refused, which the rehearsal does not carry out;"
+            " leave this document out to rehearse the rest",
+        )
+
+
+_GROUPS = {each.rpartition("/")[0] for versions in KINDS.values() for each in versions}
+
+
+def _is_meshed(labels: Mapping[str, str]) -> bool:
+    """Whether the pods of a namespace get Istio's proxy, by the namespace's labels."""
+    return labels.get("istio-injection") == "enabled" or "istio.io/rev" in labels
+
+
+def _secure(listeners: Sequence[Listener]) -> set[tuple[str, int]]:
+    """The backends and ports that are reached by TLS which Envoy does not end."""
+    return {
+        (endpoint.backend, endpoint.port)
+        for listener in listeners
+        for chain in listener.chains
+        for destination in (*chain.destinations, *(chain.expected or ()))
+        if chain.passthrough or destination.policy.tls
+        for endpoint in destination.endpoints
+    }
 
 
 def _gathered(fields: Sequence[str]) -> str:
@@ -173,9 +254,12 @@ def _gathered(fields: Sequence[str]) -> str:
     )
 
 
-def _nothing_routed(documents: Iterable[Document]) -> str:
+def _nothing_routed(documents: Iterable[Document], warnings: Sequence[str]) -> str:
     """What to say when no route was found."""
-    found = ", ".join(f"{each.kind} {each.name}" for each in documents) or "nothing"
+    if warnings:
+        return f"no route is left: {'; '.join(warnings)}"
+    found = listed([f"{each.kind} {each.name}".strip() for each in documents])
+    found = "nothing" if found == "none" else found
     return (
         "no route found: give a VirtualService with its Gateway, or a TCPRoute or TLSRoute with"
         f" its Gateway, beside the Deployments and Services; found: {found}"
@@ -200,4 +284,5 @@ def _certificates(route: Route) -> Iterable[str]:
     for backend in route.backends:
         if (tls := backend.config.tls) is not None:
             asks = " and asks clients for none" if tls.client_ca else ""
-            yield f"{backend.name} shows a throw-away certificate in place of {tls.cert}{asks}"
+            place = f" in place of {tls.cert}" if str(tls.cert) else ""
+            yield f"{backend.name} shows a throw-away certificate{place}{asks}"

@@ -124,6 +124,8 @@ class Policy:
         max_duration: age at which a connection is ended, whatever it does.
         keepalive: TCP keep-alive, or None for none.
         outlier: outlier detection, or None for none.
+        max_pending: connections that may wait for an endpoint's.
+        tls: whether TLS is begun towards the endpoints.
     """
 
     balancing: str = "LEAST_REQUEST"
@@ -133,6 +135,8 @@ class Policy:
     max_duration: float | None = None
     keepalive: Keepalive | None = None
     outlier: Outlier | None = None
+    max_pending: int | None = None
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +181,7 @@ class Chain:
         pooled: whether the destinations are localities of one cluster. Then
             one without endpoints leaves its share to the others, and an
             endpoint of several counts for the first of them only.
+        expected: what the manifests mean, where the data plane does another thing.
     """
 
     destinations: tuple[Destination, ...]
@@ -184,6 +189,7 @@ class Chain:
     tls: Termination | None = None
     passthrough: bool = False
     pooled: bool = False
+    expected: tuple[Destination, ...] | None = None
 
     @property
     def server_name(self) -> str:
@@ -205,7 +211,11 @@ class Chain:
     def weighted(self, weights: Sequence[int]) -> Chain:
         """The same chain with other weights, in the order of its destinations."""
         pairs = zip(self.destinations, weights, strict=True)
-        return replace(self, destinations=tuple(replace(d, weight=w) for d, w in pairs))
+        weighted = tuple(replace(d, weight=w) for d, w in pairs)
+        meant = self.expected
+        if meant is not None and len(meant) == len(weights):
+            meant = tuple(replace(d, weight=w) for d, w in zip(meant, weights, strict=True))
+        return replace(self, destinations=weighted, expected=meant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +271,7 @@ class Route:
         prefixes = self.prefixes()
         total: Counter[str] = Counter()
         exact: dict[str, Fraction] = {}
-        for destination in chain.reached():
+        for destination in chain.expected or chain.reached():
             total.clear()
             total.update(prefixes[endpoint.backend] for endpoint in destination.endpoints)
             for prefix, count in total.items():
@@ -278,11 +288,15 @@ class Plan:
         route: the listeners, weights and backends.
         notices: what the documents say that is not carried out, a line each.
         files: every file and folder that it was read from.
+        warnings: what the data plane does in silence, and nobody means.
+        steps: the canary's weights that a Rollout goes through; None without one.
     """
 
     route: Route
     notices: tuple[str, ...] = ()
     files: frozenset[Path] = frozenset()
+    warnings: tuple[str, ...] = ()
+    steps: tuple[int, ...] | None = None
 
 
 def manifest_ports(config: ServerConfig) -> list[int]:

@@ -1,30 +1,68 @@
-"""Workloads and Services -> backends, and the way from a host name to endpoints. Pure.
+"""Workloads and Services -> backends, and the way from a Service's port to endpoints. Pure.
 
-The command line of ``serve`` in a container is read by its own parser, which is handed in.
+Anything can stand behind a route. An echo server of ours runs with its own
+arguments, read by the parser of ``serve``, which is handed in. For everything
+else an echo server stands in, on the port that the Service leads to.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
 
 from trio_echo.errors import TrioEchoError
-from trio_echo.rehearsal.documents import Lenient, Metadata
+from trio_echo.framing import encode_prefix
+from trio_echo.rehearsal.documents import Lenient, Metadata, listed
 from trio_echo.rehearsal.route import Backend, manifest_ports
-from trio_echo.server.config import ServerConfig
+from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.route import Endpoint
 
-__all__ = ["ParseServe", "Service", "Workload", "Workloads", "read_workloads"]
+__all__ = [
+    "KINDS",
+    "Complain",
+    "Note",
+    "ParseServe",
+    "Service",
+    "ServicePort",
+    "Workload",
+    "Workloads",
+    "read_workloads",
+]
+
+ParseServe: TypeAlias = Callable[[Sequence[str], Mapping[str, str]], ServerConfig]
+"""The arguments after ``serve`` and the environment -> the configuration."""
+
+Complain: TypeAlias = Callable[[str], Exception]
+"""Makes an error out of a reason, at the place that leads to what is wrong."""
+
+Note: TypeAlias = "Callable[[Document, str], None]"
+"""Takes what is not carried out, with the document that says it."""
+
+KINDS = {
+    "Deployment": {"apps/v1", "apps/v1beta2", "apps/v1beta1", "extensions/v1beta1"},
+    "ReplicaSet": {"apps/v1", "apps/v1beta2", "extensions/v1beta1"},
+    "DaemonSet": {"apps/v1", "apps/v1beta2", "extensions/v1beta1"},
+    "StatefulSet": {"apps/v1", "apps/v1beta2", "apps/v1beta1"},
+    "ReplicationController": {"v1"},
+    "Pod": {"v1"},
+    "Rollout": {"argoproj.io/v1alpha1"},
+}
+"""What runs pods, and the versions that it is written in."""
+
+_SERVED = {"apps/v1", "v1", "argoproj.io/v1alpha1"}
+_MOST_REPLICAS = 50
+_ANY_PORT = 9000
+"""Of a Service that no manifest has, where the route names none."""
+
+_DOMAIN = "svc.cluster.local"
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
@@ -49,7 +87,7 @@ class ContainerPort(Lenient):
 class Container(Lenient):
     """What runs in a pod."""
 
-    name: str
+    name: str = ""
     image: str = ""
     command: list[str] | None = None
     args: list[str] | None = None
@@ -72,33 +110,94 @@ class PodMetadata(Lenient):
 
 
 class Template(Lenient):
-    """What each pod of a Deployment is made from."""
+    """What each pod of a workload is made from."""
 
     spec: PodSpec
     metadata: PodMetadata = msgspec.field(default_factory=PodMetadata)
 
 
-class Selector(Lenient):
-    """Which pods are a Deployment's own."""
+class SubsetNames(Lenient):
+    """The DestinationRule whose subsets a Rollout moves traffic between."""
 
-    match_labels: dict[str, str] | None = None
+    name: str = ""
+    stable_subset_name: str = ""
+    canary_subset_name: str = ""
 
 
-class DeploymentSpec(Lenient):
+class Mesh(Lenient):
+    """Istio, as a Rollout is told of it."""
+
+    destination_rule: SubsetNames | None = None
+
+
+class TrafficRouting(Lenient):
+    """What a Rollout moves traffic with."""
+
+    istio: Mesh | None = None
+
+
+class RolloutStep(Lenient):
+    """One step of a canary; only weights are looked at."""
+
+    set_weight: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
+
+
+class Canary(Lenient):
+    """A Rollout that moves traffic by weights."""
+
+    stable_service: str = ""
+    canary_service: str = ""
+    traffic_routing: TrafficRouting | None = None
+    steps: list[RolloutStep] | None = None
+
+
+class BlueGreen(Lenient):
+    """A Rollout that moves all traffic at once."""
+
+    active_service: str = ""
+    preview_service: str = ""
+
+
+class Strategy(Lenient):
+    """How a Rollout goes."""
+
+    canary: Canary | None = None
+    blue_green: BlueGreen | None = None
+
+
+class WorkloadRef(Lenient):
+    """The Deployment whose pods a Rollout takes over."""
+
+    name: str
+    kind: str = "Deployment"
+
+
+class WorkloadSpec(Lenient):
     """Pods, and how many."""
 
-    template: Template
-    selector: Selector = msgspec.field(default_factory=Selector)
-    replicas: Annotated[int, msgspec.Meta(ge=0)] = 1
+    template: Template | None = None
+    selector: dict[str, Any] | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    strategy: Any = None
+    workload_ref: WorkloadRef | None = None
 
 
-class Deployment(Lenient):
-    """The whole document."""
+class WorkloadDocument(Lenient):
+    """A Deployment, or another that makes pods from a template."""
 
     api_version: str
     kind: str
     metadata: Metadata
-    spec: DeploymentSpec
+    spec: WorkloadSpec
+
+
+class PodDocument(Lenient):
+    """A Pod by itself."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: PodSpec
 
 
 class ServicePort(Lenient):
@@ -116,8 +215,11 @@ class ServicePort(Lenient):
 class ServiceSpec(Lenient):
     """Ports, and the pods behind them."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"clusterIPs", "ipFamilies", "ipFamilyPolicy"})
     ports: list[ServicePort] | None = None
     selector: dict[str, str] | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+    type: str = "ClusterIP"
 
 
 class ServiceDocument(Lenient):
@@ -129,8 +231,673 @@ class ServiceDocument(Lenient):
     spec: ServiceSpec
 
 
-ParseServe: TypeAlias = Callable[[Sequence[str], Mapping[str, str]], ServerConfig]
-"""The arguments after ``serve`` and the environment -> the configuration."""
+class EntryPort(Lenient):
+    """One port of a host outside the cluster."""
+
+    number: Port
+    name: str | None = None
+    protocol: str = "TCP"
+    target_port: Port | None = None
+
+
+class EntryEndpoint(Lenient):
+    """One address of such a host."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset({"ports", "network", "serviceAccount"})
+    noted: ClassVar[frozenset[str]] = frozenset({"weight", "locality"})
+    address: str = ""
+    labels: dict[str, str] | None = None
+    weight: int | None = None
+    locality: str | None = None
+
+
+class EntrySelector(Lenient):
+    """The pods that a ServiceEntry stands for."""
+
+    labels: dict[str, str] | None = None
+
+
+class EntrySpec(Lenient):
+    """Hosts, ports and addresses."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset({"location", "resolution", "addresses"})
+    hosts: Annotated[list[str], msgspec.Meta(min_length=1)]
+    ports: list[EntryPort] | None = None
+    endpoints: list[EntryEndpoint] | None = None
+    workload_selector: EntrySelector | None = None
+    export_to: list[str] | None = None
+
+
+class EntryDocument(Lenient):
+    """Istio's ServiceEntry."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: EntrySpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Workload:
+    """Pods that are alike.
+
+    Attributes:
+        name: what its backend is called: namespace and name, and which of a Rollout's two sets.
+        namespace: where it is.
+        short: its name there.
+        kind: what the manifests call it.
+        labels: its pods' labels.
+        config: what its own arguments say; None where an echo server stands in.
+        replicas: how many pods it has.
+        named_ports: the containers' ports by their name.
+        runs: the image that it runs, or what else it is; for notes.
+        role: which of a Rollout's sets it is, such as ``canary``; else empty.
+        sidecar: whether its pods say that they have Istio's proxy.
+        services: the only Services that lead to it; None for all that select it.
+        subset: the DestinationRule and subset that a Rollout moves it by.
+    """
+
+    name: str
+    namespace: str
+    short: str
+    kind: str
+    labels: Mapping[str, str]
+    config: ServerConfig | None = None
+    replicas: int = 1
+    named_ports: Mapping[str, int] = field(default_factory=dict)
+    runs: str = ""
+    role: str = ""
+    sidecar: bool = False
+    services: frozenset[str] | None = None
+    subset: tuple[str, str] | None = None
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether its pods have all these labels."""
+        return labels.items() <= self.labels.items()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Service:
+    """A name in front of pods, or of hosts outside the cluster.
+
+    Attributes:
+        namespace: where it is.
+        name: its name there; the first host of a ServiceEntry.
+        ports: its TCP ports.
+        selector: what the pods behind it are labelled with.
+        document: for complaints.
+        headless: whether clients get the pods' own addresses.
+        host: its fully qualified name.
+        export_to: the namespaces that see it, where it says so.
+        behind: what a ServiceEntry itself lists.
+        assumed: whether no manifest has it.
+    """
+
+    namespace: str
+    name: str
+    ports: tuple[ServicePort, ...]
+    selector: Mapping[str, str]
+    document: Document | None = None
+    headless: bool = False
+    host: str = ""
+    export_to: tuple[str, ...] = ()
+    behind: tuple[Workload, ...] = ()
+    assumed: bool = False
+
+
+class Workloads:
+    """All workloads and Services, and the echo servers that stand in for workloads.
+
+    Attributes:
+        workloads: all that makes pods.
+        services: all Services, those of ServiceEntries included.
+        steps: the weights of the canary that a Rollout among the documents goes
+            through; None without one.
+    """
+
+    def __init__(
+        self, workloads: Sequence[Workload], services: Sequence[Service], steps: list[int] | None
+    ) -> None:
+        self.workloads = list(workloads)
+        self.services = list(services)
+        self._bare = not services
+        self.steps = steps
+        self._ports: dict[Workload, set[int]] = {}
+        self._named: dict[Workload, str] = {}
+
+    def find(self, host: str) -> Service | None:
+        """The Service of a fully qualified host name."""
+        return next((each for each in self.services if each.host == host), None)
+
+    def service(self, host: str, namespace: str, complain: Complain) -> Service:
+        """The Service that a host name means.
+
+        Args:
+            host: short, or qualified as far as one likes.
+            namespace: where a short one is looked up.
+            complain: makes the error, at the place of the host name.
+
+        Raises:
+            ManifestError: there is none.
+        """
+        name, _, rest = host.partition(".")
+        where, _, domain = rest.partition(".")
+        if domain in {"", "svc", _DOMAIN}:
+            wanted = f"{name}.{where or namespace}.{_DOMAIN}"
+            if (found := self.find(wanted)) is not None:
+                return found
+        if (found := self.find(host)) is not None:
+            return found
+        if self._bare and "*" not in host:
+            return self._assume(host, namespace)
+        there = listed([f"{each.name} in {each.namespace}" for each in self.services])
+        in_words = f"Service {host}" if rest else f"Service {host} in namespace {namespace}"
+        raise complain(f"there is no {in_words}; Services found: {there}")
+
+    def _assume(self, host: str, namespace: str) -> Service:
+        """A Service for manifests that have none at all: a route by itself."""
+        name, _, rest = host.partition(".")
+        made = Service(
+            namespace=rest.partition(".")[0] or namespace,
+            name=name,
+            ports=(),
+            selector={},
+            host=host if rest else f"{name}.{namespace}.{_DOMAIN}",
+            assumed=True,
+        )
+        self.services.append(made)
+        return made
+
+    def port(self, service: Service, number: int | None, complain: Complain) -> ServicePort:
+        """The port of a Service with this number, or its only one.
+
+        Raises:
+            ManifestError: there is none, or none is given and there are several.
+        """
+        for port in service.ports:
+            if port.port == number or (number is None and len(service.ports) == 1):
+                return port
+        if service.assumed:
+            return ServicePort(port=number or _ANY_PORT)
+        found = listed([str(port.port) for port in service.ports])
+        if number is None:
+            raise complain(f"must name a port of Service {service.name}; ports found: {found}")
+        raise complain(f"Service {service.name} has no port {number}; ports found: {found}")
+
+    def selected(self, service: Service) -> list[Workload]:
+        """The workloads whose pods a Service selects, those without any included."""
+        if service.behind:
+            return list(service.behind)
+        return [
+            each
+            for each in self.workloads
+            if each.namespace == service.namespace
+            and (
+                service.name in each.services
+                if each.services is not None and service.name in self._rollout_services
+                else service.selector and each.matches(service.selector)
+            )
+        ]
+
+    @property
+    def _rollout_services(self) -> set[str]:
+        """The names of the Services whose selector a Rollout's controller sets."""
+        return {name for each in self.workloads for name in each.services or ()}
+
+    def behind(self, service: Service) -> list[Workload]:
+        """The workloads whose pods a Service selects and that have a pod at all."""
+        return [each for each in self.selected(service) if each.replicas]
+
+    def stand_in(self, service: Service, label: str = "") -> Workload | None:
+        """An echo server in the place of what the manifests leave out behind a Service.
+
+        Args:
+            service: nothing among the manifests is behind it.
+            label: which part of it is meant, such as a subset.
+
+        Returns:
+            None where workloads are there that have such labels, with other values.
+        """
+        keys = set(service.selector)
+        alike = (
+            each.kind != "Service"
+            and each.namespace == service.namespace
+            and keys & set(each.labels)
+            for each in self.workloads
+        )
+        if self.selected(service) or any(alike):
+            return None
+        name = f"{service.namespace}/{service.name}" + (f" {label}" if label else "")
+        for each in self.workloads:
+            if each.name == name:
+                return each
+        made = Workload(
+            name=name,
+            namespace=service.namespace,
+            short=service.name,
+            kind="Service",
+            labels={},
+            runs="is not among the manifests"
+            if service.assumed
+            else "has no workload among the manifests",
+            services=frozenset(),
+        )
+        self.workloads.append(made)
+        return made
+
+    def endpoints(
+        self,
+        service: Service,
+        port: ServicePort,
+        complain: Complain,
+        *,
+        among: Iterable[Workload] | None = None,
+        subset: str = "",
+    ) -> tuple[Endpoint, ...]:
+        """The endpoints behind a Service's port.
+
+        Args:
+            service: whose pods are meant.
+            port: one of its ports.
+            complain: makes the error, at the place that leads here.
+            among: only these workloads; all behind the Service if None.
+            subset: the name by which they are meant, where there is one.
+
+        Raises:
+            ManifestError: there is no pod, or none of its ports is meant.
+        """
+        chosen = self.behind(service) if among is None else list(among)
+        if not chosen and (made := self.stand_in(service, subset)) is not None:
+            chosen = [made]
+        if not chosen:
+            found = listed(
+                [
+                    f"{each.short} {_labels(each.labels)}"
+                    + ("" if each.replicas else " (0 replicas)")
+                    for each in self.workloads
+                ]
+            )
+            raise complain(
+                f"Service {service.name} selects no pod ({_labels(service.selector)});"
+                f" workloads found: {found}"
+            )
+        endpoints: list[Endpoint] = []
+        for workload in chosen:
+            number = self._number(service, port, workload, complain)
+            if workload.config is None:
+                self._ports.setdefault(workload, set()).add(number)
+                if subset and len(chosen) == 1:
+                    self._named.setdefault(workload, subset)
+            endpoints += _shape(workload).endpoints(number)
+        return tuple(endpoints)
+
+    def _number(
+        self, service: Service, port: ServicePort, workload: Workload, complain: Complain
+    ) -> int:
+        """The port of a workload that a Service's port leads to."""
+        target = port.port if port.target_port is None else port.target_port
+        if isinstance(target, str) and workload.kind == "Service":
+            return port.port  # nobody says what the name stands for
+        number = workload.named_ports.get(target) if isinstance(target, str) else target
+        listening = manifest_ports(workload.config) if workload.config else [number]
+        if number is None or number not in listening:
+            named = [f"{value} ({name})" for name, value in workload.named_ports.items()]
+            there = listed([str(each) for each in listening] if workload.config else named)
+            raise complain(
+                f"port {port.port} of Service {service.name} leads to port {target} of"
+                f" {workload.kind} {workload.short}, which listens on {there}"
+            )
+        return number
+
+    def backends(self, secure: set[tuple[str, int]], note: Callable[[str], None]) -> list[Backend]:
+        """Everything that runs: echo servers of ours, and those that stand in.
+
+        Args:
+            secure: backends' names and ports that are reached by TLS which is
+                passed through, so that who stands in must speak it.
+            note: takes a line for each that stands in.
+        """
+        ours = [each for each in self.workloads if each.config is not None and not each.role]
+        found = [_shape(each) for each in ours]
+        taken = Counter(each.config.prefix for each in found)
+        everyone = [*self.workloads, *(each for s in self.services for each in s.behind)]
+        replaced = [each for each in everyone if each in self._ports or (each.role and each.config)]
+        names = _unique({each: self._candidates(each) for each in replaced}, taken)
+        for each in replaced:
+            backend = _standing(each, names[each], self._ports.get(each, set()), secure)
+            found.append(backend)
+            numbers = manifest_ports(backend.config)
+            ports = f"port{'s' * (len(numbers) > 1)} {listed([str(one) for one in numbers])}"
+            note(f"{_says(each)}: an echo server named {names[each]} stands in on {ports}")
+        return found
+
+    def _candidates(self, workload: Workload) -> list[str]:
+        """The names for who stands in for a workload, the best first."""
+        version = workload.labels.get("version") or workload.labels.get(
+            "app.kubernetes.io/version", ""
+        )
+        wanted = [
+            workload.role,
+            self._named.get(workload, ""),
+            version,
+            f"{workload.short}-{workload.role}" if workload.role else workload.short,
+            workload.name,
+        ]
+        return [name for name in wanted if name and _answers(name)]
+
+
+def _answers(name: str) -> bool:
+    """Whether an echo server can have this name."""
+    try:
+        encode_prefix(name)
+    except TrioEchoError:
+        return False
+    return True
+
+
+def _says(workload: Workload) -> str:
+    """What stands behind a route, in words."""
+    if workload.kind == "Service":
+        return f"Service {workload.short} {workload.runs}"
+    if workload.kind == "ServiceEntry":
+        return f"{workload.short} {workload.runs}"
+    which = f"{workload.role} pods of {workload.short} run" if workload.role else ""
+    return f"{which or f'{workload.short} runs'} {workload.runs}"
+
+
+def _unique(candidates: Mapping[Workload, list[str]], taken: Counter[str]) -> dict[Workload, str]:
+    """A name of its own for each: those whose first choice is shared take their next."""
+    chosen = dict.fromkeys(candidates, 0)
+    while True:
+        names = {each: options[chosen[each]] for each, options in candidates.items()}
+        counts = Counter(names.values()) + taken
+        shared = [
+            each
+            for each, name in names.items()
+            if counts[name] > 1 and chosen[each] + 1 < len(candidates[each])
+        ]
+        if not shared:
+            return names
+        for each in shared:
+            chosen[each] += 1
+
+
+def _shape(workload: Workload) -> Backend:
+    """The backend of a workload; of one that somebody stands in for, all but its configuration."""
+    config = workload.config or ServerConfig(ports=[1])
+    return Backend(name=workload.name, config=config, replicas=workload.replicas)
+
+
+def _standing(
+    workload: Workload, name: str, ports: set[int], secure: set[tuple[str, int]]
+) -> Backend:
+    """An echo server in the place of a workload."""
+    if workload.config is not None:
+        return replace(_shape(workload), config=replace(workload.config, prefix=name))
+    with_tls = sorted(port for port in ports if (workload.name, port) in secure)
+    plain = sorted(ports - set(with_tls))
+    tls = TLSConfig(ports=with_tls, cert=_NO_CERTIFICATE) if with_tls else None
+    return replace(_shape(workload), config=ServerConfig(ports=plain, prefix=name, tls=tls))
+
+
+_NO_CERTIFICATE: Any = ""
+"""In the place of a path: the testbed puts a certificate of its own there."""
+
+
+def read_workloads(documents: Iterable[Document], parse: ParseServe, note: Note) -> Workloads:
+    """Read what makes pods, and Services and ServiceEntries.
+
+    Args:
+        documents: of these kinds.
+        parse: reads the command line of ``serve``.
+        note: takes what is not carried out.
+
+    Raises:
+        ManifestError: one of them is wrong.
+    """
+    reader = _Reader(parse, note)
+    documents = list(documents)
+    rollouts = [each for each in documents if each.kind == "Rollout"]
+    for document in documents:
+        if document.kind == "Service":
+            reader.services.append(_read_service(document, note))
+        elif document.kind == "ServiceEntry":
+            reader.services += _read_entry(document, note)
+        elif document.kind != "Rollout":
+            reader.workload(document)
+    for document in rollouts:
+        reader.rollout(document)
+    return Workloads(reader.workloads, reader.services, reader.steps)
+
+
+class _Reader:
+    """Reads workloads, and keeps what it has read."""
+
+    def __init__(self, parse: ParseServe, note: Note) -> None:
+        self.workloads: list[Workload] = []
+        self.services: list[Service] = []
+        self.steps: list[int] | None = None
+        self._parse = parse
+        self._note = note
+
+    def workload(self, document: Document) -> None:
+        """One that makes pods from a template, or is one."""
+        if document.api_version not in _SERVED:
+            newer = "the clusters of today serve apps/v1 instead"
+            self._note(document, f"apiVersion {document.api_version}: {newer}")
+        if document.kind == "Pod":
+            pod = document.read(PodDocument)
+            self._unread(document, pod)
+            labels, replicas, spec = pod.metadata.labels or {}, 1, pod.spec
+            annotations, path = pod.metadata.annotations or {}, "spec"
+        else:
+            read = document.read(WorkloadDocument)
+            self._unread(document, read)
+            template = read.spec.template
+            if template is None:
+                raise document.error("spec.template", "is missing")
+            labels, spec = template.metadata.labels or {}, template.spec
+            annotations, path = template.metadata.annotations or {}, "spec.template.spec"
+            replicas = self._replicas(document, read.spec)
+            self._check_selector(document, read.spec, labels)
+        made = self._made(document, labels, spec, path)
+        self.workloads.append(
+            replace(made, replicas=replicas, sidecar=_has_sidecar(labels, annotations))
+        )
+
+    def rollout(self, document: Document) -> None:
+        """Argo's Rollout: two sets of pods, made from one template."""
+        read = document.read(WorkloadDocument)
+        self._unread(document, read)
+        template, replicas = read.spec.template, self._replicas(document, read.spec)
+        if template is not None:
+            labels = template.metadata.labels or {}
+            made = self._made(document, labels, template.spec, "spec.template.spec")
+        else:
+            made = self._taken_over(document, read.spec.workload_ref)
+            replicas = made.replicas if read.spec.replicas is None else replicas
+        try:
+            strategy = msgspec.convert(read.spec.strategy or {}, Strategy)
+        except msgspec.ValidationError as error:
+            raise document.error("spec.strategy", f"cannot be read: {error}") from None
+        sets = _sets(strategy)
+        canary = strategy.canary
+        if canary is not None:
+            steps = [each.set_weight for each in canary.steps or () if each.set_weight is not None]
+            self.steps = (self.steps or []) + steps
+        self.workloads += [
+            replace(
+                made,
+                name=f"{document.namespace}/{document.name} {role}",
+                short=document.name,
+                kind="Rollout",
+                role=role,
+                replicas=replicas or 1,
+                services=frozenset({service} - {""}),
+                subset=subset,
+            )
+            for role, service, subset in sets
+        ]
+
+    def _taken_over(self, document: Document, reference: WorkloadRef | None) -> Workload:
+        """The workload whose pods a Rollout takes over."""
+        if reference is None:
+            raise document.error("spec.template", "is missing")
+        for each in self.workloads:
+            if (each.namespace, each.short) == (document.namespace, reference.name):
+                self.workloads.remove(each)
+                return each
+        raise document.error(
+            "spec.workloadRef.name", f"there is no {reference.kind} {reference.name}"
+        )
+
+    def _replicas(self, document: Document, spec: WorkloadSpec) -> int:
+        """How many pods run here."""
+        wanted = 1 if spec.replicas is None else spec.replicas
+        if wanted > _MOST_REPLICAS:
+            self._note(document, f"more than {_MOST_REPLICAS} of its {wanted} replicas")
+        return min(wanted, _MOST_REPLICAS)
+
+    def _check_selector(
+        self, document: Document, spec: WorkloadSpec, labels: Mapping[str, str]
+    ) -> None:
+        """Refuse a selector that does not match the workload's own pods."""
+        wanted: Any = spec.selector or {}
+        path = "spec.selector"
+        if document.kind != "ReplicationController":
+            wanted, path = wanted.get("matchLabels") or {}, f"{path}.matchLabels"
+        if not isinstance(wanted, dict):
+            raise document.error(path, "must be a mapping of labels")
+        if not wanted.items() <= labels.items():
+            raise document.error(
+                path, f"{_labels(wanted)} does not match the pod's labels, {_labels(labels)}"
+            )
+
+    def _made(
+        self, document: Document, labels: Mapping[str, str], pod: PodSpec, path: str
+    ) -> Workload:
+        """The workload of a pod's specification."""
+        config: ServerConfig | None = None
+        others: list[Container] = []
+        for index, container in enumerate(pod.containers):
+            place = f"{path}.containers[{index}]"
+            found = None if config else _server_config(container, document, place, self._parse)
+            config = config or found
+            if found is None:
+                others.append(container)
+        if config is not None:
+            for each in others:
+                what = f"container {each.name} ({_what(each)}), no echo server of ours"
+                self._note(document, what)
+        return Workload(
+            name=f"{document.namespace}/{document.name}",
+            namespace=document.namespace,
+            short=document.name,
+            kind=document.kind,
+            labels=labels,
+            config=config,
+            named_ports={
+                each.name: each.container_port
+                for container in pod.containers
+                for each in container.ports or ()
+                if each.name
+            },
+            runs=_what(others[0] if others and config is None else pod.containers[0])
+            if pod.containers
+            else "nothing",
+        )
+
+    def _unread(self, document: Document, read: Lenient) -> None:
+        for path in document.unread(read):
+            self._note(document, path)
+
+
+def _what(container: Container) -> str:
+    """What a container runs."""
+    return container.image or " ".join(container.command or ()) or "nothing"
+
+
+def _has_sidecar(labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
+    """Whether a pod asks for Istio's proxy."""
+    return "true" in {each.get("sidecar.istio.io/inject") for each in (labels, annotations)}
+
+
+def _sets(strategy: Strategy) -> list[tuple[str, str, tuple[str, str] | None]]:
+    """A Rollout's sets of pods: their role, Service, and DestinationRule with subset."""
+    if strategy.blue_green is not None:
+        both = strategy.blue_green
+        return [("active", both.active_service, None), ("preview", both.preview_service, None)]
+    canary = strategy.canary or Canary()
+    routing = canary.traffic_routing
+    rule = routing.istio.destination_rule if routing and routing.istio else None
+    stable, other = (
+        ((rule.name, rule.stable_subset_name), (rule.name, rule.canary_subset_name))
+        if rule
+        else (None, None)
+    )
+    return [("stable", canary.stable_service, stable), ("canary", canary.canary_service, other)]
+
+
+def _read_service(document: Document, note: Note) -> Service:
+    """The Service with its TCP ports."""
+    read = document.read(ServiceDocument)
+    ports = read.spec.ports or []
+    for path in document.unread(read):
+        note(document, path)
+    for port in ports:
+        if port.protocol != "TCP":
+            note(document, f"port {port.port}, which is {port.protocol}")
+    annotations = read.metadata.annotations or {}
+    exported = annotations.get("networking.istio.io/exportTo", "")
+    return Service(
+        namespace=document.namespace,
+        name=read.metadata.name,
+        ports=tuple(port for port in ports if port.protocol == "TCP"),
+        selector=(read.spec.selector or {}) if read.spec.type != "ExternalName" else {},
+        document=document,
+        headless=read.spec.cluster_ip == "None",
+        host=f"{read.metadata.name}.{document.namespace}.{_DOMAIN}",
+        export_to=tuple(each.strip() for each in exported.split(",") if each.strip()),
+    )
+
+
+def _read_entry(document: Document, note: Note) -> list[Service]:
+    """The hosts of a ServiceEntry, as Services."""
+    read = document.read(EntryDocument)
+    for path in document.unread(read):
+        note(document, path)
+    spec = read.spec
+    ports = tuple(
+        ServicePort(port=each.number, name=each.protocol.lower(), target_port=each.target_port)
+        for each in spec.ports or ()
+        if each.protocol.upper() != "UDP"
+    )
+    behind = tuple(
+        Workload(
+            name=f"{document.namespace}/{document.name} {each.address or index}",
+            namespace=document.namespace,
+            short=each.address or document.name,
+            kind="ServiceEntry",
+            labels=each.labels or {},
+            runs="is outside the cluster",
+        )
+        for index, each in enumerate(spec.endpoints or ())
+    )
+    labels = spec.workload_selector.labels if spec.workload_selector else None
+    return [
+        Service(
+            namespace=document.namespace,
+            name=host,
+            ports=ports,
+            selector=labels or {},
+            document=document,
+            host=host,
+            export_to=tuple(spec.export_to or ()),
+            behind=behind,
+        )
+        for host in spec.hosts
+    ]
+
 
 _IMAGES = {"trio-echo", "tcp-echo-server"}
 _ENTRY_POINTS = (
@@ -144,13 +911,13 @@ _DEFAULT_ARGUMENTS = ("9000", "hello")
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 
 
-def server_config(
+def _server_config(
     container: Container, document: Document, path: str, parse: ParseServe
 ) -> ServerConfig | None:
     """What the container's server is told; None if it is no echo server of ours.
 
     Args:
-        container: from the pod template at `path` of `document`.
+        container: from the pod template of `document`.
         document: for complaints.
         path: the container's path in the document.
         parse: reads the command line of ``serve``.
@@ -209,252 +976,6 @@ def _expand(text: str, environment: Mapping[str, str]) -> str:
     )
 
 
-_MOST_REPLICAS = 50
-_DOMAIN = "svc.cluster.local"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """A Deployment that runs an echo server of ours.
-
-    Attributes:
-        backend: its servers.
-        namespace: where it is.
-        name: its name there.
-        labels: its pods' labels.
-        named_ports: the container's ports by their name.
-    """
-
-    backend: Backend
-    namespace: str
-    name: str
-    labels: Mapping[str, str]
-    named_ports: Mapping[str, int]
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether its pods have all these labels."""
-        return labels.items() <= self.labels.items()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """A name in front of pods.
-
-    Attributes:
-        namespace: where it is.
-        name: its name there.
-        ports: its TCP ports.
-        selector: what the pods behind it are labelled with.
-        document: for complaints.
-    """
-
-    namespace: str
-    name: str
-    ports: tuple[ServicePort, ...]
-    selector: Mapping[str, str]
-    document: Document
-
-    @property
-    def host(self) -> str:
-        """Its fully qualified name."""
-        return f"{self.name}.{self.namespace}.{_DOMAIN}"
-
-
-@dataclass(frozen=True, slots=True)
-class Workloads:
-    """All Deployments that run ours, and all Services."""
-
-    deployments: tuple[Workload, ...]
-    services: tuple[Service, ...]
-
-    def service(
-        self, host: str, namespace: str, complain: Callable[[str], ManifestError]
-    ) -> Service:
-        """The Service that a host name means.
-
-        Args:
-            host: short, or qualified as far as one likes.
-            namespace: where a short one is looked up.
-            complain: makes the error, at the place of the host name.
-
-        Raises:
-            ManifestError: there is none.
-        """
-        name, _, rest = host.partition(".")
-        where, _, domain = rest.partition(".")
-        if domain in {"", "svc", _DOMAIN}:
-            wanted = (where or namespace, name)
-            for service in self.services:
-                if (service.namespace, service.name) == wanted:
-                    return service
-        found = _listed(f"{each.name} in {each.namespace}" for each in self.services)
-        in_words = f"Service {host}" if rest else f"Service {host} in namespace {namespace}"
-        raise complain(f"there is no {in_words}; Services found: {found}")
-
-    def port(
-        self, service: Service, number: int | None, complain: Callable[[str], ManifestError]
-    ) -> ServicePort:
-        """The port of a Service with this number, or its only one.
-
-        Raises:
-            ManifestError: there is none, or none is given and there are several.
-        """
-        for port in service.ports:
-            if port.port == number or (number is None and len(service.ports) == 1):
-                return port
-        found = _listed(str(port.port) for port in service.ports)
-        if number is None:
-            raise complain(f"must name a port of Service {service.name}; ports found: {found}")
-        raise complain(f"Service {service.name} has no port {number}; ports found: {found}")
-
-    def selected(self, service: Service) -> list[Workload]:
-        """The Deployments whose pods a Service selects, those without any included."""
-        return [
-            each
-            for each in self.deployments
-            if service.selector
-            and each.namespace == service.namespace
-            and each.matches(service.selector)
-        ]
-
-    def behind(self, service: Service) -> list[Workload]:
-        """The Deployments whose pods a Service selects and that have a pod at all."""
-        return [each for each in self.selected(service) if each.backend.replicas]
-
-    def endpoints(
-        self,
-        service: Service,
-        port: ServicePort,
-        complain: Callable[[str], ManifestError],
-        *,
-        among: Iterable[Workload] | None = None,
-    ) -> tuple[Endpoint, ...]:
-        """The endpoints behind a Service's port.
-
-        Args:
-            service: whose pods are meant.
-            port: one of its ports.
-            complain: makes the error, at the place that leads here.
-            among: only these Deployments; all behind the Service if None.
-
-        Raises:
-            ManifestError: there is no pod, or none of its ports is meant.
-        """
-        chosen = self.behind(service) if among is None else list(among)
-        if not chosen:
-            found = _listed(
-                f"{each.name} {_labels(each.labels)}"
-                + ("" if each.backend.replicas else " (0 replicas)")
-                for each in self.deployments
-            )
-            raise complain(
-                f"Service {service.name} selects no pod ({_labels(service.selector)});"
-                f" Deployments of echo servers found: {found}"
-            )
-        endpoints: list[Endpoint] = []
-        for workload in chosen:
-            target = port.port if port.target_port is None else port.target_port
-            number = workload.named_ports.get(target) if isinstance(target, str) else target
-            listening = manifest_ports(workload.backend.config)
-            if number not in listening:
-                raise complain(
-                    f"port {port.port} of Service {service.name} leads to port {target} of"
-                    f" Deployment {workload.name}, which listens on {_listed(map(str, listening))}"
-                )
-            endpoints += workload.backend.endpoints(number)
-        return tuple(endpoints)
-
-
-def read_workloads(
-    documents: Iterable[Document], parse: ParseServe, note: Callable[[Document, str], None]
-) -> Workloads:
-    """Read Deployments and Services.
-
-    Args:
-        documents: of these two kinds.
-        parse: reads the command line of ``serve``.
-        note: takes what is not carried out.
-
-    Raises:
-        ManifestError: one of them is wrong.
-    """
-    deployments: list[Workload] = []
-    services: list[Service] = []
-    for document in documents:
-        if document.kind == "Deployment":
-            deployments += _read_deployment(document, parse, note)
-        else:
-            services.append(_read_service(document, note))
-    return Workloads(tuple(deployments), tuple(services))
-
-
-def _read_deployment(
-    document: Document, parse: ParseServe, note: Callable[[Document, str], None]
-) -> list[Workload]:
-    """The Deployment as a workload; none if it runs no echo server of ours."""
-    read = document.read(Deployment)
-    pod = read.spec.template
-    labels = pod.metadata.labels or {}
-    wanted = read.spec.selector.match_labels or {}
-    if not wanted.items() <= labels.items():
-        raise document.error(
-            "spec.selector.matchLabels",
-            f"{_labels(wanted)} does not match the pod's labels, {_labels(labels)}",
-        )
-    found: list[Workload] = []
-    for index, container in enumerate(pod.spec.containers):
-        path = f"spec.template.spec.containers[{index}]"
-        config = None if found else server_config(container, document, path, parse)
-        if config is None:
-            what = container.image or " ".join(container.command or ()) or "nothing"
-            note(document, f"container {container.name} ({what}), no echo server of ours")
-            continue
-        replicas = min(read.spec.replicas, _MOST_REPLICAS)
-        if replicas < read.spec.replicas:
-            note(document, f"more than {_MOST_REPLICAS} of its {read.spec.replicas} replicas")
-        found.append(
-            Workload(
-                backend=Backend(
-                    name=f"{document.namespace}/{read.metadata.name}",
-                    config=config,
-                    replicas=replicas,
-                ),
-                namespace=document.namespace,
-                name=read.metadata.name,
-                labels=labels,
-                named_ports={
-                    each.name: each.container_port for each in container.ports or () if each.name
-                },
-            )
-        )
-    for path in document.unread(read):
-        note(document, path)
-    return found
-
-
-def _read_service(document: Document, note: Callable[[Document, str], None]) -> Service:
-    """The Service with its TCP ports."""
-    read = document.read(ServiceDocument)
-    ports = read.spec.ports or []
-    for path in document.unread(read):
-        note(document, path)
-    for port in ports:
-        if port.protocol != "TCP":
-            note(document, f"port {port.port}, which is {port.protocol}")
-    return Service(
-        namespace=document.namespace,
-        name=read.metadata.name,
-        ports=tuple(port for port in ports if port.protocol == "TCP"),
-        selector=read.spec.selector or {},
-        document=document,
-    )
-
-
 def _labels(labels: Mapping[str, str]) -> str:
     """Labels as kubectl writes them."""
     return ",".join(f"{key}={value}" for key, value in labels.items()) or "no labels"
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names in a row, or the word for none."""
-    return ", ".join(names) or "none"
