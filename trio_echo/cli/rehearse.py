@@ -224,6 +224,9 @@ class _Command(Events):
     def noted(self, notice: str) -> None:
         self._say(f"note: {notice}")
 
+    def warned(self, warning: str) -> None:
+        self._aside.print(f"warning: {warning}", style="open")
+
     def up(self, listener: Listener, port: int) -> None:
         instead = f", as {listener.port} is not free" if port != listener.port else ""
         plane = PLANES[listener.plane]

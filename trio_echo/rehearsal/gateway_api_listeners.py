@@ -595,9 +595,11 @@ def _check_conflicts(found: Sequence[Place]) -> None:
 
 def _service_places(service: Service) -> Iterator[Place]:
     """The ports of a Service or ServiceEntry, to which routes of the mesh attach."""
-    kind, own = service.document.kind, (service.namespace, service.document.name)
+    document = service.document
+    if document is None:
+        return
+    kind, own = document.kind, (service.namespace, document.name)
     for port in service.ports:
-        assert service.document is not None  # noqa: S101 - only one that has it has ports
         yield Place(
             name=f"{kind} {service.namespace}/{service.name} port {port.port}",
             port=port.port,
@@ -609,5 +611,5 @@ def _service_places(service: Service) -> Iterator[Place]:
             takes=frozenset({"TCPRoute", "TLSRoute"}),
             admits=lambda _: True,
             plane=DEFAULT,
-            document=service.document,
+            document=document,
         )

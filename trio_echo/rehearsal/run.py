@@ -47,6 +47,9 @@ class Events:
     def noted(self, notice: str) -> None:
         """The manifests say something that is not carried out."""
 
+    def warned(self, warning: str) -> None:
+        """The data plane does in silence what nobody means."""
+
     def up(self, listener: Listener, port: int) -> None:
         """A listener can be reached on this port of loopback."""
 
@@ -132,7 +135,7 @@ class _Conductor:
         self._plan = plan
         self._configure = configure
         self._events = events
-        self._noted: Sequence[str] = ()
+        self._noted: set[str] = set()
         self._say_notices(plan)
 
     async def judge_all(self, testbed: Testbed) -> Result:
@@ -190,11 +193,14 @@ class _Conductor:
             self._events.up(listener, testbed.ports[listener.name])
 
     def _say_notices(self, plan: Plan) -> None:
-        """Say what is not carried out, where that was not said before."""
+        """Say what is not carried out, and what nobody means, where that was not said before."""
         for notice in plan.notices:
             if notice not in self._noted:
                 self._events.noted(notice)
-        self._noted = plan.notices
+        for warning in plan.warnings:
+            if warning not in self._noted:
+                self._events.warned(warning)
+        self._noted = {*plan.notices, *plan.warnings}
 
     async def _say_accepted(self, testbed: Testbed, since: Callable[[], dict[str, int]]) -> None:
         """Tell who got the connections since the last shift, whenever some came."""
