@@ -136,6 +136,7 @@ def test_hostile_payload_stays_on_its_line_in_every_format(payload: bytes, event
 
 @given(st.text())
 @example("\x1b[2J\n\udcff")
+@example("response")  # without the fields that its words tell
 def test_what_nobody_escaped_cannot_harm_either(text: str) -> None:
     """A second line of defence: no value breaks a line or plays with a terminal."""
 

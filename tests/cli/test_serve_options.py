@@ -132,6 +132,7 @@ BAD_ARGUMENTS = [
     ("PORTS", "9" * 5000),
     ("PORTS", "9000,"),
     ("PORTS", "9000;9001"),
+    ("PORTS", "9000,9000"),
     ("PREFIX", "two\nlines"),
     ("PREFIX", "\x1b[2J"),
     ("PREFIX", "x" * 256),

@@ -26,6 +26,9 @@ from trio_echo.server.config import ServerConfig, TLSConfig
         ("drain_timeout", {"drain_timeout": -1.0}),
         ("drain_timeout", {"drain_timeout": float("nan")}),
         ("admin_port", {"admin_port": 65_536}),
+        ("ports", {"ports": [0, 9000, 0, 9000]}),
+        ("tls_ports", {"ports": [9000], "tls": TLSConfig(ports=[9000], cert=Path("cert.pem"))}),
+        ("admin_port", {"ports": [9000], "admin_port": 9000}),
     ],
 )
 def test_what_cannot_work_is_refused_by_field(field: str, values: dict[str, Any]) -> None:

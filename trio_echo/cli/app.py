@@ -164,8 +164,11 @@ class _Commands(Help, TyperGroup):
 
     def subjects(self, context: Context) -> dict[str, list[tuple[str, str]]]:
         """The commands first, without importing them."""
-        [options] = super().subjects(context).values()
-        return {"Commands": list(_COMMANDS.items()), "Options": options}
+        return {"Commands": list(_COMMANDS.items()), **super().subjects(context)}
+
+    def usage(self, context: Context) -> str:
+        """A command, and what it takes."""
+        return f"{super().usage(context)} COMMAND ..."
 
 
 _app = typer.Typer(

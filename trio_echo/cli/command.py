@@ -57,8 +57,7 @@ class Help:
         text, _, examples = (command.help or "").partition("\n\nExamples:\n")
         width = min(_WIDEST, formatter.width + 2)  # the formatter leaves a margin
         write = formatter.write
-        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-        write(_wrapped(f"Usage: {usage}", width, indent=7) + "\n")
+        write(_wrapped(f"Usage: {self.usage(context)}", width, indent=7) + "\n")
         for paragraph in text.split("\n\n"):
             write("\n" + _wrapped(" ".join(paragraph.split()), width) + "\n")
         for subject, rows in self.subjects(context).items():
@@ -72,20 +71,50 @@ class Help:
         option.callback = _print_help
         return option
 
+    def usage(self, context: Context) -> str:
+        """How the command is called."""
+        arguments = [each for each in self.get_params(context) if not _is_option(each)]
+        return " ".join([context.command_path, "[OPTIONS]", *map(_usage, arguments)])
+
     def subjects(self, context: Context) -> dict[str, list[tuple[str, str]]]:
         """The rows of each subject, in the order in which they are declared."""
         subjects: dict[str, list[tuple[str, str]]] = {}
-        for parameter in context.command.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is None:
-                continue
-            name, text = record
-            if parameter.param_type_name == "argument":
-                name = parameter.metavar or str(parameter.name)
-            default = "Arguments" if parameter.param_type_name == "argument" else "Other options"
-            subject = getattr(parameter, "rich_help_panel", None) or default
-            subjects.setdefault(subject, []).append((name, text))
-        return subjects
+        others: list[tuple[str, str]] = []
+        for each in self.get_params(context):
+            subject = each.rich_help_panel or ("" if _is_option(each) else "Arguments")
+            rows = subjects.setdefault(subject, []) if subject else others
+            rows.append((_names(each), _text(each)))
+        return subjects | {"Other options": others}
+
+
+def _is_option(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "option")
+
+
+def _usage(argument: Any) -> str:
+    """An argument as the usage shows it."""
+    several = "..." if argument.nargs == -1 else ""
+    return f"{argument.metavar}{several}" if argument.required else f"[{argument.metavar}{several}]"
+
+
+def _names(parameter: Any) -> str:
+    """What a parameter is called."""
+    if not _is_option(parameter):
+        return str(parameter.metavar)
+    names = ", ".join(sorted(parameter.opts, key=len))
+    return names if parameter.is_flag else f"{names} {parameter.metavar}"
+
+
+def _text(parameter: Any) -> str:
+    """What a parameter is for, and its default where the text does not say it."""
+    text = str(parameter.help or "")
+    if not _is_option(parameter):
+        return text
+    default = parameter.default
+    if default is None or parameter.is_flag or not parameter.show_default:
+        return text
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"{text} [default: {shown}]"
 
 
 def _print_help(context: Context, _parameter: object, wanted: bool) -> None:

@@ -90,13 +90,20 @@ def logging_to(
             writer.close()
 
 
+def _message(record: log.Record) -> str | None:
+    """The words of an event that has words of its own, and the fields that they tell."""
+    if _FIELDS.get(record.event, {""}) <= record.fields.keys():
+        return _MESSAGES[record.event].format_map(record.fields)
+    return None
+
+
 def _to_json(record: log.Record) -> str:
     """Write an event as one object."""
     fields = dict(record.fields)
     entry = fields | {"event": record.event, "level": _LEVELS[record.level]}
-    message = _MESSAGES.get(record.event)
+    message = _message(record)
     if message is not None:
-        entry["message"] = message.format_map(fields)
+        entry["message"] = message
     entry["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     if record.error is not None:
         entry["exception"] = "".join(traceback.format_exception(record.error))
@@ -119,16 +126,13 @@ class _Console:
         }
 
     def __call__(self, record: log.Record) -> str:
-        message = _MESSAGES.get(record.event)
-        fields = record.fields
-        if message is None:
-            words = record.event
-        else:
-            words = message.format_map(fields)
-            told = _FIELDS[record.event]
-            fields = {key: value for key, value in fields.items() if key not in told}
-        line = f"{self._levels[record.level]}{self._bright}{visible(words)}{self._reset}"
-        for key, value in fields.items():
+        message = _message(record)
+        told = set() if message is None else _FIELDS[record.event]
+        words = visible(record.event if message is None else message)
+        line = f"{self._levels[record.level]}{self._bright}{words}{self._reset}"
+        for key, value in record.fields.items():
+            if key in told:
+                continue
             line += f" {self._key}{key}{self._reset}={self._value}{log.written(value)}{self._reset}"
         if record.error is not None:
             line += "\n" + "".join(traceback.format_exception(record.error)).rstrip()

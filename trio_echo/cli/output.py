@@ -10,9 +10,7 @@ from enum import IntEnum
 from functools import partial
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from trio_echo.errors import ConfigError
 from trio_echo.text import visible
@@ -25,47 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExitCode",
-    "JSONOption",
-    "JUnitOption",
     "Lines",
     "Output",
     "OutputError",
-    "SVGOption",
     "Words",
     "exit_code",
     "leave_no_gap",
     "wants_color",
     "write_out",
-]
-
-_PANEL = "Results"
-
-JSONOption = Annotated[
-    str | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        help="Write the report as JSON; - for stdout.",
-        rich_help_panel=_PANEL,
-    ),
-]
-JUnitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--junit",
-        metavar="FILE",
-        help="Write the verdict as JUnit XML; - for stdout.",
-        rich_help_panel=_PANEL,
-    ),
-]
-SVGOption = Annotated[
-    str | None,
-    typer.Option(
-        "--svg",
-        metavar="FILE",
-        help="Draw the report as one picture; - for stdout.",
-        rich_help_panel=_PANEL,
-    ),
 ]
 
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
 
-from trio_echo.cli.output import JSONOption, JUnitOption, Output, SVGOption, Words
+from trio_echo.cli.options import (
+    EACH,
+    EFFORT,
+    EXPECTED,
+    AlphaOption,
+    CertOption,
+    ExpectOption,
+    JSONOption,
+    JUnitOption,
+    KeyOption,
+    MarginOption,
+    SNIOption,
+    SourceOption,
+    SVGOption,
+    TimeoutOption,
+    TLSCAOption,
+    TLSOption,
+    ToleranceOption,
+    option,
+)
+from trio_echo.cli.output import Output, Words
 from trio_echo.cli.signals import received
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
@@ -19,128 +38,79 @@ from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
 
-__all__ = [
-    "CertOption",
-    "ExpectOption",
-    "KeyOption",
-    "MarginOption",
-    "SNIOption",
-    "SourceOption",
-    "TLSCAOption",
-    "TLSOption",
-    "TimeoutOption",
-    "ToleranceOption",
-    "parse_expectation",
-    "probe",
-    "stop_on_signal",
-    "tls_settings",
-]
-
-ExpectOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=WEIGHT",
-        help="A backend and its weight. Repeat it, or separate several by commas.",
-    ),
-]
-
-MarginOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="A share that is off by this much or more does not pass. "
-        "[default: 0.05, or half the smallest share if that is less]",
-        show_default=False,
-    ),
-]
-ToleranceOption = Annotated[
-    float,
-    typer.Option(metavar="SHARE", help="A share that is off by this much or less does not fail."),
-]
-TimeoutOption = Annotated[
-    float, typer.Option(metavar="SECONDS", help="For connecting, and again for each answer.")
-]
-SourceOption = Annotated[
-    list[str] | None, typer.Option(metavar="IP", help="Connect from here; several take turns.")
-]
-TLSOption = Annotated[bool, typer.Option("--tls", help="Speak TLS, verified.")]
-TLSCAOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Authorities to trust; implies --tls.")
-]
-SNIOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Server name to ask for; implies --tls.")
-]
-CertOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Own certificate; implies --tls.")
-]
-KeyOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Its private key, if not in --tls-cert.")
-]
+__all__ = ["parse_expectation", "probe", "stop_on_signal", "tls_settings"]
 
 
 def probe(
-    target: Annotated[str, typer.Argument(metavar="HOST:PORT", help="What to probe.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="HOST:PORT", help="The address to probe, such as localhost:31400."),
+    ],
     *,
     expect: ExpectOption = None,
+    margin: MarginOption = None,
+    tolerance: ToleranceOption = 0.0,
+    alpha: AlphaOption = DEFAULT_ALPHA,
+    max_errors: Annotated[
+        int | None,
+        option(
+            EXPECTED,
+            "N",
+            "Accept N failed connections. [default: 0 with --expect, else any number]",
+        ),
+    ] = None,
     connections: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Spend at most so many connections. [default: what a right split needs, "
-            f"{DEFAULT_CONNECTIONS} without --expect, no limit with --duration]",
-            show_default=False,
+        option(
+            EFFORT,
+            "N",
+            "Open at most N connections. [default: what a right split needs,"
+            f" {DEFAULT_CONNECTIONS} without --expect, no limit with --duration]",
         ),
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Launch none after so many seconds.")
+        float | None, option(EFFORT, "SECONDS", "Open no connection after this time.")
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(
+        option(
+            EFFORT,
+            "N",
+            "Keep at most N connections open at a time. [default: 16, 256 with --rate]",
             "-c",
             "--concurrency",
-            metavar="N",
-            help="Connections in flight at most. [default: 16, 256 with --rate]",
-            show_default=False,
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(
-            metavar="N",
-            help="Start N connections per second, whether or not earlier ones have ended.",
+        option(
+            EFFORT,
+            "N",
+            "Start N connections per second, whether or not earlier ones have ended.",
         ),
     ] = None,
-    margin: MarginOption = None,
-    tolerance: ToleranceOption = 0.0,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            metavar="CHANCE", help="Accepted chance of a wrong PASS, and of a wrong FAIL."
-        ),
-    ] = DEFAULT_ALPHA,
     timeout: TimeoutOption = 5.0,
     wait: Annotated[
-        float, typer.Option(metavar="SECONDS", help="First wait so long for an echo to come back.")
+        float,
+        option(EFFORT, "SECONDS", "Wait this long for a first answer before the probe begins."),
     ] = 0.0,
-    max_errors: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Accept so many failed connections. [default: 0 with --expect, else any]",
-            show_default=False,
-        ),
-    ] = None,
-    lines: Annotated[int, typer.Option(metavar="N", help="Lines on each connection.")] = 1,
+    lines: Annotated[int, option(EACH, "N", "Send N lines on each connection.")] = 1,
     half_close: Annotated[
-        bool, typer.Option("--half-close", help="Shut the sending side; ask for the end of file.")
+        bool,
+        option(
+            EACH,
+            None,
+            "End the sending side after the lines, and expect the end of file.",
+            "--half-close",
+        ),
     ] = False,
     payload_size: Annotated[
-        int | None, typer.Option(metavar="BYTES", help="Length of each line before LF.")
+        int | None, option(EACH, "BYTES", "Send lines of this length, LF not counted.")
     ] = None,
     source_address: SourceOption = None,
     tls: TLSOption = False,
@@ -154,8 +124,15 @@ def probe(
 ) -> None:
     """Open connections, count who answers, and judge the split.
 
-    Exit code: 0 PASS (or nothing expected), 1 FAIL, 2 usage, 3 INCONCLUSIVE,
-    4 could not measure, 130 interrupted.
+    It stops as soon as the verdict is certain.
+
+    Exit codes: 0 PASS, or nothing was expected; 1 FAIL; 2 wrong usage;
+    3 INCONCLUSIVE; 4 could not measure or could not write; 70 a fault of
+    trio-echo; 130 interrupted.
+
+    Examples:
+    trio-echo probe localhost:31400 --expect one=80,two=20
+    trio-echo probe gateway:443 --tls --json report.json
     """
     config = ProbeConfig(
         target=target,

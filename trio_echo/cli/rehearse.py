@@ -11,17 +11,20 @@ import trio
 import typer
 
 from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
-from trio_echo.cli.output import (
-    ExitCode,
+from trio_echo.cli.options import (
+    EFFORT,
+    EXPECTED,
+    AlphaOption,
     JSONOption,
     JUnitOption,
-    Output,
+    MarginOption,
     SVGOption,
-    Words,
-    exit_code,
-    write_out,
+    TimeoutOption,
+    ToleranceOption,
+    option,
 )
-from trio_echo.cli.probe import MarginOption, ToleranceOption, parse_expectation
+from trio_echo.cli.output import ExitCode, Output, Words, exit_code, write_out
+from trio_echo.cli.probe import parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
 from trio_echo.cli.signals import expect, interruptible, received
 from trio_echo.cli.tally import follow
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_container", "rehearse"]
 
+_ROUTE = "The route"
 _BUILT_IN = "one=80,two=20"
 _MOST_WEIGHT = 2**31 - 1
 
@@ -57,83 +61,88 @@ def rehearse(
     manifests: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="MANIFEST...",
-            help="Files and folders, kustomizations too; - is stdin. None: a built-in route.",
+            metavar="MANIFEST",
+            help="Files, folders and kustomizations; - for standard input."
+            " [default: a built-in route]",
             show_default=False,
         ),
     ] = None,
     *,
     weights: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME=WEIGHT,...",
-            help=f"The backends of the built-in route. [default: {_BUILT_IN}]",
-            show_default=False,
-        ),
-    ] = None,
-    expect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=WEIGHT",
-            help="Expect this instead of what the route says; once for each backend.",
+        option(
+            _ROUTE,
+            "NAME=WEIGHT,...",
+            f"Names and weights of the built-in route. [default: {_BUILT_IN}]",
         ),
     ] = None,
     port: Annotated[
-        int | None,
-        typer.Option(metavar="PORT", help="Rehearse only what listens on this port."),
+        int | None, option(_ROUTE, "PORT", "Rehearse only the listener on this port.")
     ] = None,
     plane: Annotated[
         str | None,
-        typer.Option(
-            "--as",
-            metavar="NAME",
-            help="Run Gateways as this data plane does: istio, or envoy-gateway."
+        option(
+            _ROUTE,
+            "NAME",
+            "Run Gateways as this data plane does: istio, or envoy-gateway."
             " [default: what their class says]",
-            show_default=False,
+            "--as",
         ),
     ] = None,
+    shift: Annotated[
+        str | None,
+        option(
+            _ROUTE,
+            "WEIGHTS,...",
+            "Change the weights step by step, such as 100/0,80/20,0/100.",
+        ),
+    ] = None,
+    hold: Annotated[
+        bool,
+        option(
+            _ROUTE,
+            None,
+            "Keep the route up after the verdict, and follow edits of the manifests.",
+            "--hold",
+        ),
+    ] = False,
+    print_envoy: Annotated[
+        bool,
+        option(_ROUTE, None, "Print Envoy's configuration, and run nothing.", "--print-envoy"),
+    ] = False,
+    expect: Annotated[
+        list[str] | None,
+        option(EXPECTED, "NAME=WEIGHT", "Expect these weights, not those of the route."),
+    ] = None,
+    margin: MarginOption = None,
+    tolerance: ToleranceOption = 0.0,
+    alpha: AlphaOption = DEFAULT_ALPHA,
     connections: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Spend at most so many connections on each route. "
-            "[default: what a right split needs]",
-            show_default=False,
+        option(
+            EFFORT,
+            "N",
+            "Open at most N connections to each route. [default: what a right split needs]",
         ),
     ] = None,
     concurrency: Annotated[
-        int, typer.Option("-c", "--concurrency", metavar="N", help="Connections in flight at most.")
+        int,
+        option(EFFORT, "N", "Keep at most N connections open at a time.", "-c", "--concurrency"),
     ] = 16,
-    margin: MarginOption = None,
-    tolerance: ToleranceOption = 0.0,
-    alpha: Annotated[
-        float, typer.Option(help="Accepted chance of a wrong PASS, and of a wrong FAIL.")
-    ] = DEFAULT_ALPHA,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For connecting, and again for each answer.")
-    ] = 5.0,
-    print_envoy: Annotated[
-        bool, typer.Option("--print-envoy", help="Print Envoy's configuration, and run nothing.")
-    ] = False,
-    hold: Annotated[
-        bool,
-        typer.Option("--hold", help="Then keep the route up, and follow edits of the manifests."),
-    ] = False,
-    shift: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WEIGHTS,...",
-            help="Walk the route through sets of weights, such as 100/0,80/20,0/100.",
-        ),
-    ] = None,
+    timeout: TimeoutOption = 5.0,
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
 ) -> None:
     """Run a weighted route on this machine with a real Envoy, and judge it.
 
-    Exit code: 0 PASS, 1 FAIL, 2 usage, 3 INCONCLUSIVE, 4 could not measure,
-    130 interrupted.
+    Exit codes: 0 PASS; 1 FAIL; 2 wrong usage; 3 INCONCLUSIVE; 4 could not
+    measure or could not write; 70 a fault of trio-echo; 130 interrupted.
+
+    Examples:
+    trio-echo rehearse
+    trio-echo rehearse manifests/ --json report.json
+    trio-echo rehearse route.yaml --shift 100/0,80/20,0/100
     """
     expected = parse_expectation("expect", expect or ())
     load = _loader(manifests or [], weights, port, _parse_plane(plane))

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from trio_echo.cli.output import JSONOption, JUnitOption, Output, SVGOption
+from trio_echo.cli.options import (  # noqa: TC001 - typer reads them at run time
+    JSONOption,
+    JUnitOption,
+    SVGOption,
+)
+from trio_echo.cli.output import Output
+from trio_echo.cli.signals import interruptible
 from trio_echo.errors import TrioEchoError
 from trio_echo.prober.document import from_json, merge
 from trio_echo.text import printable
@@ -20,7 +26,7 @@ def report(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...", help="Reports that `probe --json` wrote; - for standard input."
+            metavar="FILE", help="Reports that `probe --json` wrote; - for standard input."
         ),
     ],
     *,
@@ -28,10 +34,14 @@ def report(
     junit: JUnitOption = None,
     svg: SVGOption = None,
 ) -> None:
-    """Add up runs with one expectation, and judge the sum.
+    """Add up the reports of several probes to one verdict.
 
-    Each is judged anew from its counts. Include every run; leaving out unwelcome
-    ones makes the result worthless. Exit codes are those of probe.
+    The sum is judged anew from its counts. Include every run; leaving out
+    unwelcome ones makes the result worthless. Exit codes are those of probe.
+
+    Examples:
+    trio-echo report run-*.json
+    kubectl logs job/probe | trio-echo report -
     """
     output = Output(json, junit, svg)
     reports = {}
@@ -40,7 +50,8 @@ def report(
         if name in reports:
             raise TrioEchoError(f"{printable(name)}: given twice")
         try:
-            reports[name] = from_json(_read(place))
+            with interruptible():
+                reports[name] = from_json(_read(place))
         except (OSError, ValueError) as error:  # ValueError: NUL in a path
             reason = error.strerror if isinstance(error, OSError) else error
             raise TrioEchoError(f"{printable(name)}: {reason}") from None

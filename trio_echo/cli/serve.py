@@ -15,6 +15,7 @@ import typer
 
 from trio_echo.cli.command import make_command
 from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
+from trio_echo.cli.options import option
 from trio_echo.cli.signals import expect, received
 from trio_echo.errors import ConfigError
 from trio_echo.framing import DEFAULT_MAX_LINE
@@ -37,10 +38,16 @@ class Settings:
     log_level: LogLevel
 
 
-def _option(flag: str, metavar: str | None, text: str) -> Any:
+_LISTENING = "Listening"
+_LIMITS = "Limits"
+_TLS = "TLS"
+_LOG = "Log, on stderr"
+
+
+def _option(subject: str, flag: str, metavar: str | None, text: str) -> Any:
     """Declare an option, and the environment variable of its name."""
     variable = "TRIO_ECHO_" + flag.removeprefix("--").upper().replace("-", "_")
-    return typer.Option(flag, metavar=metavar, envvar=variable, help=text)
+    return option(subject, metavar, text, flag, envvar=variable)
 
 
 def settings(
@@ -49,7 +56,7 @@ def settings(
         typer.Argument(
             metavar="PORTS",
             envvar="TRIO_ECHO_PORTS",
-            help="Port to listen on, or several as 9000,9001; 0 for any free one.",
+            help="Port to listen on, or several such as 9000,9001; 0 for any free port.",
         ),
     ],
     prefix: Annotated[
@@ -57,70 +64,110 @@ def settings(
         typer.Argument(
             metavar="PREFIX",
             envvar="TRIO_ECHO_PREFIX",
-            help="The name in front of every answer; '' echoes plainly.",
+            help="Name in front of every answer; '' for a plain echo.",
         ),
     ],
     *,
     host: Annotated[
         list[str] | None,
-        _option("--host", "ADDRESS", "Listen on this address only; may be repeated."),
+        _option(
+            _LISTENING,
+            "--host",
+            "ADDRESS",
+            "Listen on this address. Repeat it for several. [default: every address]",
+        ),
+    ] = None,
+    admin_port: Annotated[
+        int | None,
+        _option(_LISTENING, "--admin-port", "PORT", "Serve /livez, /readyz and /metrics here."),
     ] = None,
     max_line: Annotated[
-        int, _option("--max-line", "BYTES", "End a client that sends a longer line.")
+        int, _option(_LIMITS, "--max-line", "BYTES", "End a client that sends a longer line.")
     ] = DEFAULT_MAX_LINE,
     max_connections: Annotated[
         int | None,
         _option(
+            _LIMITS,
             "--max-connections",
             "N",
-            "Serve so many clients at once, the next wait. [default: what the limits of open"
+            "Serve at most N clients at a time; more wait. [default: what the limits of open"
             " files and memory allow]",
         ),
     ] = None,
     max_memory: Annotated[
         str | None,
         _option(
+            _LIMITS,
             "--max-memory",
             "BYTES",
-            "End the clients that hold the most before so much is used, as 256Mi."
-            " [default: the cgroup's limit]",
+            "End the clients that hold the most before this much is used, such as 256Mi."
+            " [default: the limit of the cgroup]",
         ),
     ] = None,
     idle_timeout: Annotated[
         float,
-        _option("--idle-timeout", "SECONDS", "End a client when no byte moved for so long."),
+        _option(
+            _LIMITS, "--idle-timeout", "SECONDS", "End a client when no byte moves for this long."
+        ),
     ] = 3600.0,
     drain_timeout: Annotated[
         float,
-        _option("--drain-timeout", "SECONDS", "After SIGTERM or SIGINT, cut what is left then."),
+        _option(
+            _LIMITS,
+            "--drain-timeout",
+            "SECONDS",
+            "After SIGTERM or SIGINT, give clients this long to finish, then cut the rest.",
+        ),
     ] = 10.0,
     tls_ports: Annotated[
-        str | None, _option("--tls-ports", "PORTS", "Ports that speak TLS, beside the plain ones.")
+        str | None,
+        _option(_TLS, "--tls-ports", "PORTS", "Also listen on these ports, with TLS."),
     ] = None,
     tls_cert: Annotated[
-        Path | None, _option("--tls-cert", "FILE", "Certificate chain for those ports, PEM.")
+        Path | None, _option(_TLS, "--tls-cert", "FILE", "Certificate chain, in PEM.")
     ] = None,
     tls_key: Annotated[
-        Path | None, _option("--tls-key", "FILE", "Its private key, PEM; if not in the former.")
+        Path | None,
+        _option(_TLS, "--tls-key", "FILE", "Private key, in PEM, if --tls-cert does not hold it."),
     ] = None,
     tls_client_ca: Annotated[
         Path | None,
-        _option("--tls-client-ca", "FILE", "Ask clients for a certificate of these authorities."),
-    ] = None,
-    admin_port: Annotated[
-        int | None, _option("--admin-port", "PORT", "Serve /livez, /readyz and /metrics there.")
+        _option(
+            _TLS,
+            "--tls-client-ca",
+            "FILE",
+            "Accept only clients with a certificate of these authorities, in PEM.",
+        ),
     ] = None,
     log_format: Annotated[
-        LogFormat, _option("--log-format", None, "How the log on stderr looks.")
+        LogFormat,
+        _option(_LOG, "--log-format", "console|json", "One line, or one object, an event."),
     ] = LogFormat.CONSOLE,
     log_level: Annotated[
-        LogLevel, _option("--log-level", None, "The least that is logged.")
+        LogLevel,
+        _option(
+            _LOG,
+            "--log-level",
+            "LEVEL",
+            "Log this level and those above: debug, info, warning, error.",
+        ),
     ] = LogLevel.INFO,
     log_lines: Annotated[
-        bool, _option("--log-lines", None, "Log each request and response.")
+        bool, _option(_LOG, "--log-lines", None, "Also log each request and response.")
     ] = False,
 ) -> Settings:
-    """Echo every line with PREFIX in front, as `PREFIX line`."""
+    """Answer every line with PREFIX in front, as `PREFIX line`.
+
+    SIGTERM or Ctrl-C drains: open clients are served to their end, then it
+    exits with 0, or with 1 if it had to cut some. A second signal cuts at once.
+
+    Each setting can come from the environment: --max-line from
+    TRIO_ECHO_MAX_LINE, PORTS from TRIO_ECHO_PORTS. The command line wins.
+
+    Examples:
+    trio-echo serve 9000 one
+    trio-echo serve 9000,9001 two --admin-port 9090
+    """
     config = ServerConfig(
         ports=_ports("ports", ports),
         prefix=prefix,

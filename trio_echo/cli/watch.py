@@ -14,21 +14,24 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trio_echo.cli.output import ExitCode, JSONOption, Output, SVGOption
-from trio_echo.cli.probe import (
+from trio_echo.cli.options import (
+    EFFORT,
     CertOption,
     ExpectOption,
+    JSONOption,
     KeyOption,
     MarginOption,
     SNIOption,
     SourceOption,
+    SVGOption,
     TimeoutOption,
     TLSCAOption,
     TLSOption,
     ToleranceOption,
-    parse_expectation,
-    tls_settings,
+    option,
 )
+from trio_echo.cli.output import ExitCode, Output
+from trio_echo.cli.probe import parse_expectation, tls_settings
 from trio_echo.cli.signals import expect as expect_signals
 from trio_echo.cli.signals import received
 from trio_echo.errors import ConfigError
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Watching", "view", "watch"]
 
+_PAGE = "The page"
+
 _REDRAW = 0.5
 """Seconds between two pictures on a terminal."""
 
@@ -63,27 +68,20 @@ def watch(
     target: Annotated[str, typer.Argument(metavar="HOST:PORT", help="What to watch.")],
     *,
     expect: ExpectOption = None,
-    rate: Annotated[
-        float, typer.Option(metavar="N", help="Start N connections per second.")
-    ] = DEFAULT_RATE,
+    rate: Annotated[float, option(EFFORT, "N", "Start N connections per second.")] = DEFAULT_RATE,
     duration: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="End after so many seconds. [default: never]"),
+        float | None, option(EFFORT, "SECONDS", "End after this time. [default: never]")
     ] = None,
     hold: Annotated[
         int,
-        typer.Option(
-            metavar="N", help="Hold N connections open, talk over them, and say which are lost."
-        ),
+        option(EFFORT, "N", "Hold N connections open, talk over them, and say which are lost."),
     ] = 0,
     until_change: Annotated[
-        bool, typer.Option("--until-change", help="End at the first change of the split.")
+        bool, option(EFFORT, None, "End at the first change of the split.", "--until-change")
     ] = False,
     listen: Annotated[
         str | None,
-        typer.Option(
-            metavar="[HOST:]PORT", help="Serve a live page at / and metrics at /metrics here."
-        ),
+        option(_PAGE, "[HOST:]PORT", "Serve a live page at / and metrics at /metrics here."),
     ] = None,
     margin: MarginOption = None,
     tolerance: ToleranceOption = 0.0,

@@ -9,7 +9,7 @@ from trio_echo.errors import ConfigError
 from trio_echo.framing import DEFAULT_MAX_LINE, encode_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["ServerConfig", "TLSConfig"]
@@ -93,8 +93,22 @@ class ServerConfig:
         _check_positive("idle_timeout", self.idle_timeout)
         if not self.drain_timeout >= 0:
             raise ConfigError("drain_timeout", f"must not be negative, got {self.drain_timeout:g}")
+        named = {"ports": self.ports, "tls_ports": self.tls.ports if self.tls else ()}
         if self.admin_port is not None:
-            _check_ports("admin_port", [self.admin_port])
+            named["admin_port"] = [self.admin_port]
+            _check_ports("admin_port", named["admin_port"])
+        _check_once(named)
+
+
+def _check_once(named: Mapping[str, Sequence[int]]) -> None:
+    """Refuse a port that is named twice, which would be in use by the server itself."""
+    seen = set()
+    for field, ports in named.items():
+        for port in ports:
+            if port in seen:
+                raise ConfigError(field, f"port {port} is named twice")
+            if port:
+                seen.add(port)
 
 
 def _check_ports(field: str, ports: Sequence[int]) -> None:

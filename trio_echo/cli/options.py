@@ -1,0 +1,109 @@
+"""Options that commands share, each under its subject in the help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "EACH",
+    "EFFORT",
+    "EXPECTED",
+    "AlphaOption",
+    "CertOption",
+    "ExpectOption",
+    "JSONOption",
+    "JUnitOption",
+    "KeyOption",
+    "MarginOption",
+    "SNIOption",
+    "SVGOption",
+    "SourceOption",
+    "TLSCAOption",
+    "TLSOption",
+    "TimeoutOption",
+    "ToleranceOption",
+    "option",
+]
+
+EXPECTED = "What is expected"
+EFFORT = "How much is measured"
+EACH = "Each connection"
+_TLS = "TLS"
+_RESULTS = "Results"
+
+
+def option(subject: str, metavar: str | None, text: str, *flags: str, **settings: Any) -> Any:
+    """Declare an option. Where `text` tells the default, only `text` does.
+
+    Args:
+        subject: the heading that it stands under in the help.
+        metavar: its value in the help; None for a switch.
+        text: what it is for, as an order.
+        flags: its names, where they are not that of the parameter.
+        settings: what else typer shall know.
+    """
+    shown = "[default: " not in text
+    return typer.Option(
+        *flags, metavar=metavar, help=text, rich_help_panel=subject, show_default=shown, **settings
+    )
+
+
+ExpectOption = Annotated[
+    list[str] | None,
+    option(
+        EXPECTED,
+        "NAME=WEIGHT",
+        "A backend and its weight. Repeat it, or separate several by commas.",
+    ),
+]
+MarginOption = Annotated[
+    float | None,
+    option(
+        EXPECTED,
+        "SHARE",
+        "A share that is off by this much or more does not pass."
+        " [default: 0.05, or half the smallest share if that is less]",
+    ),
+]
+ToleranceOption = Annotated[
+    float,
+    option(EXPECTED, "SHARE", "A share that is off by this much or less does not fail."),
+]
+AlphaOption = Annotated[
+    float, option(EXPECTED, "CHANCE", "Accepted chance of a wrong PASS, and of a wrong FAIL.")
+]
+TimeoutOption = Annotated[
+    float,
+    option(
+        EFFORT,
+        "SECONDS",
+        "Give up a connection that takes this long to connect, or to answer a line.",
+    ),
+]
+SourceOption = Annotated[
+    list[str] | None,
+    option(EACH, "IP", "Connect from this address. Repeat it to take turns between several."),
+]
+TLSOption = Annotated[bool, option(_TLS, None, "Speak TLS, and verify the certificate.", "--tls")]
+TLSCAOption = Annotated[
+    Path | None, option(_TLS, "FILE", "Trust these authorities, in PEM. Implies --tls.")
+]
+SNIOption = Annotated[str | None, option(_TLS, "NAME", "Ask for this server name. Implies --tls.")]
+CertOption = Annotated[
+    Path | None, option(_TLS, "FILE", "Present this certificate, in PEM. Implies --tls.")
+]
+KeyOption = Annotated[
+    Path | None, option(_TLS, "FILE", "Private key, in PEM, if --tls-cert does not hold it.")
+]
+JSONOption = Annotated[
+    str | None, option(_RESULTS, "FILE", "Write the report as JSON; - for stdout.")
+]
+JUnitOption = Annotated[
+    str | None, option(_RESULTS, "FILE", "Write the verdict as JUnit XML; - for stdout.")
+]
+SVGOption = Annotated[
+    str | None, option(_RESULTS, "FILE", "Draw the report as one picture; - for stdout.")
+]
