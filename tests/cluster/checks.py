@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import yaml
-from cluster import apply, envoy_gateway, istio, judge
+from cluster import apply, changes, envoy_gateway, istio, judge, readme
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 CHECKS: Mapping[str, Callable[[Node], Awaitable[None]]] = {
     **apply.CHECKS,
     **judge.CHECKS,
+    **changes.CHECKS,
+    # Last: it ends with removing everything.
+    **readme.CHECKS,
 }
 
 

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
     from cluster.node import Node
 
-INSTALL = ("istioctl", "install", "--set", "profile=demo", "--skip-confirmation")
+INSTALL = (
+    *("istioctl", "install", "--skip-confirmation", "--set", "profile=demo"),
+    # For the gateways that Istio makes in a namespace of restricted Pod Security.
+    *("--set", "values.gateways.seccompProfile.type=RuntimeDefault"),
+    # For sidecars in such a namespace: their init container would want capabilities.
+    *("--set", "components.cni.enabled=true"),
+)
 PLAIN_ENVOY = ("--set", "values.telemetry.enabled=false", "--set", "meshConfig.accessLogFile=")
 """What has to be added here, since an Envoy without Istio's own filters cannot count for it."""
 

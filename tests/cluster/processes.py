@@ -61,6 +61,9 @@ async def running(
     waits for the process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    # Whatever user it runs as may open its standard output by its path.
+    log.touch()
+    log.chmod(0o666)
     with log.open("ab") as output:
         process = await trio.lowlevel.open_process(
             command,

@@ -198,7 +198,12 @@ async def _outcome(node: Node, case: Case) -> dict[str, Any]:
         lost = {ask.name: {FAILED: 1.0} for ask in case.asks}
         return {**found, "listeners": [], "clusters": {}, "answered": lost}
     network, host = place
-    raw = await settled(node, case.client, network)
+    try:
+        raw = await settled(node, case.client, network)
+    except OSError:
+        # That pod was on its way out: another one takes its place.
+        await trio.sleep(2)
+        return await _outcome(node, case)
     reduced = reduce_dump(raw, names(node), OWN_PORTS[case.client])
     if case.client == "mesh":
         reduced = _only_routes(reduced, case)
@@ -225,12 +230,15 @@ async def settled(node: Node, client: str, network: str) -> Any:
         return await get_json("127.0.0.1", istio.ADMIN_PORT, DUMP, network)
     # Here no object tells that the others have arrived: it stands still for a second.
     before, since = "", trio.current_time()
-    while trio.current_time() - since < 1:
-        now = json.dumps(await get_json("127.0.0.1", envoy_gateway.ADMIN_PORT, DUMP, network))
+    deadline = since + 15
+    while True:
+        raw = await get_json("127.0.0.1", envoy_gateway.ADMIN_PORT, DUMP, network)
+        now = json.dumps(reduce_dump(raw, {}, set()))
         if now != before:
             before, since = now, trio.current_time()
+        if trio.current_time() > min(since + 1, deadline):
+            return raw
         await trio.sleep(0.2)
-    return json.loads(before)
 
 
 async def _statuses(node: Node, case: Case) -> dict[str, Any]:
@@ -274,8 +282,8 @@ def _judged(status: Document, kind: str) -> bool:
 def shares(counts: Counter[str], reduced: Mapping[str, Any]) -> dict[str, float]:
     """Who answered how much, in words that the next recording repeats.
 
-    Where the counts fit the weights of a chain, those are written; else the shares in
-    steps of a tenth, at least one.
+    Where the counts fit the weights of a chain, those are written, or equal parts where
+    they fit those; else the shares in steps of a tenth, at least one.
     """
     total = counts.total()
     for listener in reduced["listeners"]:
@@ -287,15 +295,20 @@ def shares(counts: Counter[str], reduced: Mapping[str, Any]) -> dict[str, float]
                     expected[name] = expected.get(name, 0) + weight / whole * share
             if counts.keys() <= expected.keys() and _fits(counts, expected):
                 return {name: round(share, 3) for name, share in sorted(expected.items())}
+    even = dict.fromkeys(sorted(counts), 1 / len(counts))
+    if _fits(counts, even):
+        return {name: round(share, 3) for name, share in even.items()}
     return {name: max(0.1, round(each / total, 1)) for name, each in sorted(counts.items())}
 
 
 def _who(cluster: Mapping[str, Any]) -> dict[str, float]:
-    """The share of each endpoint of a cluster, if it draws evenly; FAILED if it has none."""
+    """The share of each endpoint of a cluster, by its locality's weight; FAILED if it has none."""
     found: dict[str, float] = {}
     for locality in cluster.get("endpoints", []):
+        here = sum(locality["who"].values())
         for name, each in locality["who"].items():
-            found[name.split(":")[0]] = found.get(name, 0) + each
+            part = locality.get("weight", here) * each / here
+            found[name.split(":")[0]] = found.get(name.split(":")[0], 0) + part
     whole = sum(found.values())
     return {name: each / whole for name, each in found.items()} if whole else {FAILED: 1.0}
 
@@ -348,9 +361,15 @@ def _service(node: Node, host: str) -> str:
 
 
 def _only_routes(reduced: dict[str, Any], case: Case) -> dict[str, Any]:
-    """A sidecar's listeners on the ports that are asked for, without the control planes'."""
-    ports = {ask.port for ask in case.asks}
-    kept = [each for each in reduced["listeners"] if each["port"] in ports]
+    """Of a sidecar's listeners those that the questions meet, without the control planes'."""
+    met = {(ask.host if "." in ask.host else f"{ask.host}.echo", ask.port) for ask in case.asks}
+    ports = {port for _, port in met}
+    kept = [
+        each
+        for each in reduced["listeners"]
+        if (each["address"], each["port"]) in met
+        or (each["port"] in ports and each["address"] in ("0.0.0.0", "one"))
+    ]
     wanted = {
         name
         for each in kept

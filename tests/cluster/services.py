@@ -103,7 +103,8 @@ class Services:
         for service in self._services.values():
             metadata = service["metadata"]
             here = f"{metadata['name']}.{metadata['namespace']}"
-            names = [f"{here}.svc.cluster.local", f"{here}.svc", here]
+            whole = f"{here}.svc.cluster.local"
+            names = [whole, f"{whole}.", f"{here}.svc", here]
             if metadata["namespace"] == namespace:
                 names.append(metadata["name"])
             address = service["spec"].get("clusterIP")

@@ -100,8 +100,10 @@ def _listeners(route: Route, ask: Ask, case: Case) -> list[Listener]:
     found = [each for each in route.listeners if each.port == ask.port]
     if case.client != "mesh":
         return found
-    host = ask.host.partition(".")[0]
-    return [each for each in found if host in each.name.replace(".", " ").replace(":", " ").split()]
+    name, _, namespace = ask.host.partition(".")
+    return [
+        each for each in found if each.name.startswith(f"Service {namespace or 'echo'}/{name} ")
+    ]
 
 
 def _fit(chain: Chain, sni: str) -> int:
@@ -150,8 +152,9 @@ def _policies(ask: Ask, chain: Chain, record: Mapping[str, Any]) -> Iterator[str
         policies = [each.policy for each in chain.destinations if each.weight]
         for name, field in (("idle timeout", "idle_timeout"), ("duration", "max_duration")):
             expected = _seconds(found.get(name))
-            shown = {getattr(policy, field) for policy in policies}
-            if shown != {expected}:
+            # The listener has one of each: the first destination's.
+            shown = getattr(policies[0], field)
+            if shown != expected:
                 yield f"{ask.name}: {name} {expected}, the rehearsal has {shown}"
         for cluster, weight in found.get("weights", []):
             known = record["clusters"].get(cluster)
