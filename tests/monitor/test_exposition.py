@@ -26,6 +26,7 @@ from trio_echo.monitor.watch import Watch, WatchConfig, watch
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.split import Expectation
+from trio_echo.server.admin import render
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -49,7 +50,7 @@ def some_record() -> Record:
 def test_the_metrics_are_what_the_record_says(accept: str) -> None:
     """In either format; each name as it is shown; outcomes from zero."""
     record = some_record()
-    body, content_type = Exposition(record).render(accept)
+    body, content_type = render(Exposition(record), accept)
     samples = read_samples(body, content_type)
     assert samples["trio_echo_watch_connections_total|backend=one"] == 6
     assert samples["trio_echo_watch_connections_total|backend=o\\ud800<"] == 1

@@ -11,7 +11,7 @@ from scraping import OPENMETRICS, TEXT, read_samples
 
 from trio_echo.errors import ConfigError
 from trio_echo.framing import encode_prefix
-from trio_echo.server.admin import Exposition
+from trio_echo.server.admin import Exposition, render
 from trio_echo.server.metrics import REASONS, Metrics, Reason
 
 
@@ -26,7 +26,7 @@ class Connection:
 
 def scrape(metrics: Metrics, prefix: str = "one", accept: str = TEXT) -> dict[str, float]:
     """Render the page and return its samples."""
-    return read_samples(*Exposition(metrics, prefix).render(accept))
+    return read_samples(*render(Exposition(metrics, prefix), accept))
 
 
 def is_prefix(text: str) -> bool:
@@ -126,7 +126,7 @@ def test_every_series_is_there_before_the_first_connection(accept: str) -> None:
 )
 def test_the_scraper_chooses_the_format(accept: str, content_type: str) -> None:
     """Negotiation ends with a format in every case, also for nonsense."""
-    assert Exposition(Metrics(), "one").render(accept)[1] == content_type
+    assert render(Exposition(Metrics(), "one"), accept)[1] == content_type
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=80))
@@ -134,4 +134,4 @@ def test_the_scraper_chooses_the_format(accept: str, content_type: str) -> None:
 @example("text/plain;=;version")
 def test_no_accept_header_is_an_error(accept: str) -> None:
     """Whatever a client sends there, it gets a page."""
-    assert Exposition(Metrics(), "one").render(accept)[0].startswith(b"# HELP trio_echo")
+    assert render(Exposition(Metrics(), "one"), accept)[0].startswith(b"# HELP trio_echo")

@@ -12,7 +12,6 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
 )
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from trio_echo.http import Front, Page, Request, Response
@@ -20,6 +19,7 @@ from trio_echo.monitor.picture import PAGE_POLICY, fragment, page, to_svg
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.latency import BUCKET_RATIO, SHORTEST
 from trio_echo.prober.remarks import shown_name
+from trio_echo.server.admin import render
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def watch_front(record: Record) -> Front:
         return Page(answer)
 
     async def scrape(request: Request) -> Response:
-        body, content_type = exposition.render(request.headers.get("accept", ""))
+        body, content_type = render(exposition, request.headers.get("accept", ""))
         return Response(200, body, {"Content-Type": content_type})
 
     async def well(_: Request) -> Response:
@@ -81,23 +81,6 @@ class Exposition(Collector):
 
     def __init__(self, record: Record) -> None:
         self._record = record
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Write them in the format that the scraper prefers.
-
-        Args:
-            accept: its ``Accept`` header; OpenMetrics is written where that
-                names it, else the Prometheus text format.
-
-        Returns:
-            The page and its content type.
-        """
-        try:
-            encode, content_type = choose_encoder(accept)
-        except TypeError:
-            # It compares versions as tuples and trips over one that is no number.
-            encode, content_type = choose_encoder("")
-        return encode(self), content_type
 
     def collect(self) -> Iterator[Metric]:
         """Read everything in one go: the families of a page fit together."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trio_echo.server.metrics import Metrics
 
-__all__ = ["Exposition", "admin_front"]
+__all__ = ["Exposition", "admin_front", "render"]
 
 
 def admin_front(metrics: Metrics, prefix: str, ready: Callable[[], bool]) -> Front:
@@ -41,11 +41,30 @@ def admin_front(metrics: Metrics, prefix: str, ready: Callable[[], bool]) -> Fro
         return Response(200, b"ready\n") if ready() else Response(503, b"draining\n")
 
     async def scrape(request: Request) -> Response:
-        page, content_type = exposition.render(request.headers.get("accept", ""))
+        page, content_type = render(exposition, request.headers.get("accept", ""))
         return Response(200, page, {"Content-Type": content_type})
 
     pages = {"/livez": Page(livez), "/readyz": Page(readyz), "/metrics": Page(scrape)}
     return Front(pages, "admin")
+
+
+def render(collector: Collector, accept: str) -> tuple[bytes, str]:
+    """Write what is collected now, in the format that a scraper prefers.
+
+    Args:
+        collector: what to write.
+        accept: the scraper's ``Accept`` header; OpenMetrics is written where
+            that names it, else the Prometheus text format.
+
+    Returns:
+        The page and its content type.
+    """
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:
+        # It compares versions as tuples and trips over one that is no number.
+        encode, content_type = choose_encoder("")
+    return encode(collector), content_type
 
 
 class Exposition(Collector):
@@ -62,23 +81,6 @@ class Exposition(Collector):
     def __init__(self, metrics: Metrics, prefix: str) -> None:
         self._metrics = metrics
         self._info = {"version": version("trio-echo"), "prefix": prefix}
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Write the counters in the format that the scraper prefers.
-
-        Args:
-            accept: its ``Accept`` header; OpenMetrics is written where that
-                names it, else the Prometheus text format.
-
-        Returns:
-            The page and its content type.
-        """
-        try:
-            encode, content_type = choose_encoder(accept)
-        except TypeError:
-            # It compares versions as tuples and trips over one that is no number.
-            encode, content_type = choose_encoder("")
-        return encode(self), content_type
 
     def collect(self) -> Iterator[Metric]:
         """Read every counter, in one go: the families of a page fit together."""
