@@ -69,9 +69,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--check", action="store_true", help="exit 1 if a figure misses its target, too"
     )
-    parser.add_argument(
-        "--first", action="store_true", help="go before all other processes, as root, if it is busy"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
     options = parser.parse_args(arguments)
     if options.before:
@@ -98,14 +95,14 @@ def load_all(
     loads = [load for load in options.loads if load in LOADS]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(running(name, _PREFIX, server_core, first=options.first))
+            stack.enter_context(running(name, _PREFIX, server_core))
             for name in (options.servers if loads else ())
         ]
         for number in range(options.rounds):
             for load in loads:
                 for process in processes:
                     _progress(f"round {number + 1} of {options.rounds}: {load}, {process.name}")
-                    with pinned(load_core, first=options.first):
+                    with pinned(load_core):
                         yield load_one(process, load, number, generator, options.seconds)
 
 

@@ -94,26 +94,19 @@ def cores() -> tuple[int, int] | None:
 
 
 @contextmanager
-def pinned(core: int | None, *, first: bool = False) -> Iterator[None]:
+def pinned(core: int | None) -> Iterator[None]:
     """Let the processes started within run on one core only.
 
     Args:
         core: its number; None leaves them any.
-        first: whether they go before all others there, which takes privilege.
-
-    Raises:
-        PermissionError: they may not go first.
     """
-    cores, policy = os.sched_getaffinity(0), os.sched_getscheduler(0)
+    cores = os.sched_getaffinity(0)
     try:
-        if first:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         if core is not None:
             os.sched_setaffinity(0, {core})
         yield
     finally:
         os.sched_setaffinity(0, cores)
-        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +158,7 @@ class Process:
 
 @contextmanager
 def running(
-    name: str, prefix: str, core: int | None, *, first: bool = False, options: Sequence[str] = ()
+    name: str, prefix: str, core: int | None, *, options: Sequence[str] = ()
 ) -> Iterator[Process]:
     """Start a server, pinned as `pinned` says, wait until it accepts, and end it afterwards.
 
@@ -173,7 +166,6 @@ def running(
         name: which one, a key of `SERVERS`.
         prefix: what it puts before each answer.
         core: where it runs.
-        first: whether it goes before all other processes.
         options: beside those that it always has.
 
     Raises:
@@ -184,7 +176,7 @@ def running(
     command = [*SERVERS[name], *options, str(port), prefix]
     # What a server prints goes nowhere: the cheapest place, in favour of those that print.
     with TemporaryFile() as complaints, ExitStack() as stack:
-        with pinned(core, first=first):
+        with pinned(core):
             popen = stack.enter_context(
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=complaints)
             )

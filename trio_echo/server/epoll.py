@@ -99,7 +99,7 @@ TURN: Final = 0.002
 _MANY: Final = 4
 """Streams ready at once that make it worth looking for more."""
 
-_LIGHT: Final = 8 * 1024
+_SMALL: Final = 8 * 1024
 """Bytes of a chunk up to which its stream is not taken to be a busy one: less than
 0.2 ms, were they all newlines."""
 
@@ -117,6 +117,11 @@ _READABLE: Final = _READ | _MARKS | _BROKEN
 _WRITE: Final = _event("OUT")
 _WRITABLE: Final = _WRITE | _BROKEN
 _INTEREST: Final = _READ | _MARKS | _event("ET")
+
+# How a stream has its turn when it is ready.
+_LIGHT: Final = 0  # at once
+_HEAVY: Final = 1  # behind the others that are heavy, which it then has
+_QUEUED: Final = 2  # it has one to come
 
 # What serving a chunk ended with.
 _DRAINED: Final = 0  # all that had arrived is answered
@@ -181,15 +186,18 @@ class Hub:
                 # here, or the one that got its descriptor's number next: that
                 # one tries a receive in vain.
                 if (stream := streams.get(descriptor)) is not None:
-                    stream.edge(happened)
+                    if happened != _READ:  # which alone is what a line is
+                        stream.edge(happened)
+                    elif stream.pace == _LIGHT:
+                        stream.turn()
+                    else:
+                        stream.turn_later()
                     if clock() >= end:
                         break
             else:
                 events = ()
-            for _ in range(len(queue)):
-                queue.popleft().turn()
-                if clock() >= end:
-                    break
+            if queue:
+                self._serve_queue(end)
             # A pass through trio's loop costs more than two lines do. While
             # many are ready, many more will be by the time they are served:
             # look again at once, which took 1 of 11 us off a line. Small
@@ -197,6 +205,15 @@ class Hub:
             if few or clock() >= end:
                 self._events = events
                 return
+
+    def _serve_queue(self, end: float) -> None:
+        """Give those that queue by now their turns, until the time is over, but the first."""
+        for _ in range(len(self._queue)):
+            stream = self._queue.popleft()
+            stream.pace = _LIGHT
+            stream.turn()
+            if self._clock() >= end:
+                break
 
     def watch(self, descriptor: int, stream: EpollStream, interest: int, *, again: bool) -> None:
         """Report the edges of a stream; what is ready already is the first."""
@@ -231,6 +248,7 @@ class EpollStream(trio.abc.HalfCloseableStream):
     One task may receive and one may send at a time; `relay` does both.
 
     Attributes:
+        pace: how it has its turn when it is ready; the hub's and the stream's own.
         received: bytes received so far.
         sent: bytes that the kernel has taken for sending so far.
     """
@@ -240,15 +258,14 @@ class EpollStream(trio.abc.HalfCloseableStream):
         "_chunk_size",
         "_eof_sent",
         "_feed",
-        "_heavy",
         "_hub",
         "_interest",
         "_marked",
-        "_queued",
         "_reader",
         "_sock",
         "_unsent",
         "_writer",
+        "pace",
         "received",
         "sent",
     )
@@ -260,13 +277,12 @@ class EpollStream(trio.abc.HalfCloseableStream):
         self._chunk_size = 0
         self._eof_sent = False
         self._feed: Callable[[bytes], bytes] | None = None
-        self._heavy = False  # queues when it is ready again
         self._interest = 0  # what it is registered for
         self._marked = False
-        self._queued = False
         self._reader: Task | None = None
         self._unsent: memoryview | None = None
         self._writer: Task | None = None
+        self.pace = _LIGHT
         self.received = 0
         self.sent = 0
 
@@ -317,7 +333,7 @@ class EpollStream(trio.abc.HalfCloseableStream):
             self._check_sender()
         self._feed, self._chunk_size = feed, chunk_size
         try:
-            state = self._serve(min(chunk_size, _LIGHT)) if begun is None else begun.unwrap()
+            state = self._serve(min(chunk_size, _SMALL)) if begun is None else begun.unwrap()
             if state != _EOF:
                 interest = _INTEREST | _WRITE if state == _BLOCKED else _INTEREST
                 # After _DRAINED, an edge will tell of more: no question is needed.
@@ -337,7 +353,7 @@ class EpollStream(trio.abc.HalfCloseableStream):
         """
         self._feed, self._chunk_size = feed, chunk_size
         try:
-            state = self._serve(min(chunk_size, _LIGHT))
+            state = self._serve(min(chunk_size, _SMALL))
         except Exception as error:  # noqa: BLE001 - raised where it belongs, in the handler task
             self._begun = outcome.Error(error)
         else:
@@ -364,8 +380,8 @@ class EpollStream(trio.abc.HalfCloseableStream):
             raise _translated(error) from error
         if not chunk:
             return _EOF
-        if len(chunk) > _LIGHT:
-            self._heavy = True
+        if len(chunk) > _SMALL:
+            self.pace = _HEAVY
         self.received += len(chunk)
         answer = feed(chunk)
         if answer:
@@ -378,51 +394,53 @@ class EpollStream(trio.abc.HalfCloseableStream):
             self.sent += sent
             if sent != len(answer):
                 self._unsent = memoryview(answer)[sent:]
-                self._heavy = True
+                self.pace = _HEAVY
                 return _BLOCKED
         return _MORE if len(chunk) == size or self._marked else _DRAINED
 
     def edge(self, events: int) -> None:
-        """Take an edge from the hub."""
-        if events != _READ:  # which alone is what a line is
-            if events & _MARKS:
-                self._marked = True
-            if events & _WRITABLE and self._writer is not None:
-                task, self._writer = self._writer, None
-                trio.lowlevel.reschedule(task)
-            if not events & _READABLE and self._unsent is None:
-                return
-        if self._queued:
-            return
-        if self._heavy:
-            self._queued = True
+        """Take an edge from the hub that is not just something to read."""
+        if events & _MARKS:
+            self._marked = True
+        if events & _WRITABLE and self._writer is not None:
+            task, self._writer = self._writer, None
+            trio.lowlevel.reschedule(task)
+        if events & _READABLE or self._unsent is not None:
+            if self.pace == _LIGHT:
+                self.turn()
+            else:
+                self.turn_later()
+
+    def turn_later(self) -> None:
+        """Queue for a turn, if it does not yet."""
+        if self.pace != _QUEUED:
+            self.pace = _QUEUED
             self._hub.queue(self)
-        else:
-            self.turn()
 
     def turn(self) -> None:
         """Serve or wake the reader, if there is one, in the hub's task."""
-        self._queued = self._heavy = False
         if self._reader is None:
             return
-        result: outcome.Outcome[None] = outcome.Value(None)
-        if self._feed is not None:
-            try:
-                state = self._serve(self._chunk_size)
-            except Exception as error:  # noqa: BLE001 - raised where it belongs, in the handler task
-                result = outcome.Error(error)
-            else:
-                if state == _DRAINED:
-                    return
-                if state == _MORE:
-                    self._queued = True
-                    self._hub.queue(self)
-                    return
-                if state == _BLOCKED:
-                    if not self._interest & _WRITE:
-                        self._watch(_INTEREST | _WRITE)
-                    return
+        if self._feed is None:
+            self._wake_reader(outcome.Value(None))
+            return
+        try:
+            state = self._serve(self._chunk_size)
+        except Exception as error:  # noqa: BLE001 - raised where it belongs, in the handler task
+            self._wake_reader(outcome.Error(error))
+            return
+        if state == _DRAINED:
+            return
+        if state == _MORE:
+            self.turn_later()
+        elif state == _EOF:
+            self._wake_reader(outcome.Value(None))
+        elif not self._interest & _WRITE:
+            self._watch(_INTEREST | _WRITE)
+
+    def _wake_reader(self, result: outcome.Outcome[None]) -> None:
         task, self._reader = self._reader, None
+        assert task is not None  # noqa: S101 - only ever called where one waits
         trio.lowlevel.reschedule(task, result)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
