@@ -181,8 +181,8 @@ class Connections:
             self._log.exception("a connection failed", peer=peer(client))
         finally:
             cancelled = reason == "cut"
-            known = ended or connection.taken
-            if reason == "drain" and (connection.unanswered or not known):
+            # Asked of a drain only: for the others it would be a system call for nothing.
+            if reason == "drain" and (connection.unanswered or not (ended or connection.taken)):
                 reason = "cut"
             stream.close()
             self._open.remove(connection)
