@@ -110,3 +110,13 @@ def test_counts_agree_only_if_every_connection_is_accounted_for(
     )
     assert check.agrees == (plausible and sum(missing) <= unanswered)
     assert ("DISAGREE" in str(check)) != check.agrees
+    assert "after the verdict" not in str(check)
+
+
+def test_the_line_explains_why_it_counts_more_than_the_report() -> None:
+    """What was under way at the verdict was answered, and is in all three counts."""
+    check = CrossCheck((Row("a", 1518, 1518, 1518),), 0, late=15)
+    assert str(check) == (
+        "cross-check: the counts agree (a: client 1518, backend 1518, Envoy 1518; "
+        "15 of them answered after the verdict)"
+    )

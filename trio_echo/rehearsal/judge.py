@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import trio
@@ -71,10 +71,13 @@ class CrossCheck:
         rows: for all backends, each once.
         unanswered: connections of the client's that got no answer, or whose
             answer it did not wait for. They may have reached a backend or not.
+        late: connections of the client's that were answered after the verdict,
+            which the report above it does not count.
     """
 
     rows: tuple[Row, ...]
     unanswered: int
+    late: int = 0
 
     @property
     def agrees(self) -> bool:
@@ -93,8 +96,9 @@ class CrossCheck:
             for row in self.rows
         )
         unanswered = f"; unanswered: {self.unanswered}" if self.unanswered else ""
+        late = f"; {self.late} of them answered after the verdict" if self.late else ""
         verdict = "agree" if self.agrees else "DISAGREE"
-        return f"cross-check: the counts {verdict} ({counts}{unanswered})"
+        return f"cross-check: the counts {verdict} ({counts}{unanswered}{late})"
 
 
 Configure: TypeAlias = "Callable[..., ProbeConfig]"
@@ -191,7 +195,7 @@ async def _settled(
             dialled=now.dialled - before.dialled,
         )
         if check.agrees or trio.current_time() > deadline:
-            return check
+            return replace(check, late=counts.late.total())
         await trio.sleep(_POLL)
 
 
