@@ -151,6 +151,46 @@ def fill_wheelhouse(session: nox.Session, folder: Path, python: str, *machines: 
 
 
 @nox.session
+def fire(session: nox.Session) -> None:
+    """Servers that end under load, over long ways too, lose nobody. Needs root and HAProxy."""
+    install(session, "test")
+    arguments = session.posargs or ["--timeout=600"]
+    if "CI" in os.environ:
+        arguments = ["--reruns=1", *arguments]
+    # A network of its own, so that its links and routes are nobody else's.
+    session.run(
+        *("unshare", "--net", "pytest", "tests/fire", *arguments),
+        external=True,
+        env={"TRIO_ECHO_FIRE": "1"},
+    )
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Everything at once for five minutes gives no wrong byte (-- --minutes 60)."""
+    install(session, "test", extras="")
+    session.run("python", "-m", "fire.soak", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """No dependency has a known fault, and the code has none that a scanner knows."""
+    install(session, "audit")
+    session.run("bandit", "--quiet", "--severity-level=medium", "--recursive", "trio_echo")
+    audited = subprocess.run(  # noqa: S603 - from this session's own environment
+        [Path(session.bin, "pip-audit"), "--requirement", CONSTRAINTS, "--disable-pip"],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    unreached = "could not be audited" in audited.stdout or "ServiceError" in audited.stderr
+    if unreached or "ConnectionError" in audited.stderr:
+        session.skip("pip-audit does not reach its data here: no dependency was audited")
+    if audited.returncode:
+        session.error(audited.stdout + audited.stderr)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """How the server compares with its peers: figures, no check (-- --quick, --servers, ...)."""
     install(session, "bench", extras="")

@@ -6,5 +6,9 @@ import os
 
 import profiles  # noqa: F401 - loads the profile, before any test module is imported
 
-# Those need root and an image: nox -s container makes one, and says where.
-collect_ignore = [] if "TRIO_ECHO_IMAGE_INPUTS" in os.environ else ["container"]
+# Those need root; nox -s container and nox -s fire make what else they need, and say so.
+collect_ignore = [
+    folder
+    for folder, variable in (("container", "TRIO_ECHO_IMAGE_INPUTS"), ("fire", "TRIO_ECHO_FIRE"))
+    if variable not in os.environ
+]

@@ -104,6 +104,17 @@ async def test_a_signal_ends_it_well(number: signal.Signals) -> None:
         await child.wait_for_log("draining connections=1")
 
 
+async def test_a_signal_from_before_python_ran_is_obeyed() -> None:
+    """The image's entry point blocks it until then, for the first process of a container."""
+    block = (
+        "import os, signal",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+    )
+    async with command("0", "one", launcher=block) as child:
+        assert await child.wait() == 0
+
+
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 async def test_closed_standard_streams_stop_nobody(closed: str) -> None:
     """Not even the words about a port in use: they are lost, the exit code is not."""

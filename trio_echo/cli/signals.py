@@ -32,7 +32,10 @@ _interrupted: bool | None = False
 def install() -> None:
     """Remember SIGINT, SIGTERM and SIGHUP from now on.
 
-    SIGHUP stays ignored where it is, for the sake of nohup.
+    SIGHUP stays ignored where it is, for the sake of nohup. One that was blocked up
+    to here arrives now: the image's entry point blocks SIGTERM, since the kernel
+    throws away what comes to a container's first process before it has a handler,
+    and Python alone takes longer than that to start.
     """
     global _interrupted  # noqa: PLW0603 - signals belong to the process
     _interrupted = False
@@ -40,6 +43,7 @@ def install() -> None:
     for number in _NUMBERS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _remember)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
 
 
 def _remember(number: int, _frame: object) -> None:
