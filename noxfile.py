@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,19 +20,50 @@ nox.options.sessions = ["tests", "lint", "types", "layers"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def runs(version: str) -> bool:
-    """Whether this Python is here and starts: a version manager's shim may not."""
-    command = shutil.which(f"python{version}")
-    if command is None:
+# Where version managers keep what they have installed: pyenv, asdf, mise and uv.
+MANAGED = (
+    ".pyenv/versions/{}*/bin",
+    ".asdf/installs/python/{}*/bin",
+    ".local/share/mise/installs/python/{}*/bin",
+    ".local/share/uv/python/cpython-{}*/bin",
+)
+
+
+def found(version: str) -> bool:
+    """Whether this Python is here and starts, on the PATH or at a version manager.
+
+    A manager's shim starts only the versions that are active. What it hides is put
+    in front of the shims, where nox looks for it.
+    """
+    name = f"python{version}"
+    if starts(shutil.which(name)):
+        return True
+    for pattern in MANAGED:
+        # Releases by number: 3.13.9 is older than 3.13.10.
+        for folder in sorted(Path.home().glob(pattern.format(version + ".")), key=numbers):
+            if starts(str(folder / name)):
+                os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+                return True
+    return False
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers in a path, the newest release first in a sorted list."""
+    return [-int(number) for number in re.findall("[0-9]+", str(folder))]
+
+
+def starts(command: str | None) -> bool:
+    """Whether there is a Python behind a command."""
+    if command is None or not Path(command).exists():
         return False
-    tried = subprocess.run([command, "-c", ""], capture_output=True, check=False)  # noqa: S603 - a Python from PATH
+    tried = subprocess.run([command, "-c", ""], capture_output=True, check=False)  # noqa: S603 - a Python found here
     return tried.returncode == 0
 
 
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 CONSTRAINTS = "container/constraints.txt"
 SUPPORTED = nox.project.python_versions(PROJECT)
-FOUND = [version for version in SUPPORTED if runs(version)]
+FOUND = [version for version in SUPPORTED if found(version)]
 
 
 def install(session: nox.Session, *groups: str, extras: str = "[rehearse]") -> None:
