@@ -308,3 +308,8 @@ def shares(found: Plan) -> list[tuple[int, tuple[str, ...], Mapping[str, float]]
 def notices(found: Plan, words: Sequence[str]) -> bool:
     """Whether one notice has all these words."""
     return any(all(word in notice for word in words) for notice in found.notices)
+
+
+def warned(found: Plan, words: Sequence[str]) -> bool:
+    """Whether one warning has all these words."""
+    return any(all(word in warning for word in words) for warning in found.warnings)

@@ -137,3 +137,58 @@ def test_policy_reaches_envoy(balancing: str, number: int) -> None:
     assert kind.endswith(balancing.lower())
     proxy = made.listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
     assert proxy["idle_timeout"] == "1200s"
+
+
+BACKEND = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: outside}
+spec: {endpoints: [%s]}
+"""
+TO_BACKEND = "{group: gateway.envoyproxy.io, kind: Backend, name: outside}"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "expected"),
+    [
+        ("{fqdn: {hostname: example.com, port: 443}}", {"outside": 1}),
+        ("{ip: {address: 10.0.0.1, port: 443}}", {"outside": 1}),
+        ("{ip: {address: 10.0.0.1, port: 1}}, {ip: {address: 10.0.0.2, port: 2}}", {"outside": 1}),
+        ("{fqdn: {hostname: echo-v2.default.svc.cluster.local, port: 7000}}", {"two": 1}),
+    ],
+)
+def test_backend_stands_for_a_service_or_somebody_outside(
+    endpoints: str, expected: dict[str, float]
+) -> None:
+    """By its name in the cluster, else an echo server stands in."""
+    found = plan(BACKENDS, gateway(TCP, class_="eg"), route(TO_BACKEND), BACKEND % endpoints)
+    (chain,) = chains(found)
+    assert found.route.shares(chain) == expected
+    assert notices(found, ["Backend outside has no workload"]) == ("outside" in expected)
+
+
+@pytest.mark.parametrize(
+    ("backend", "ref", "class_", "message"),
+    [
+        ("", TO_BACKEND, "eg", "there is no Backend outside in namespace default"),
+        (BACKEND % "", TO_BACKEND, "istio", "only kind Service is carried out, got Backend of"),
+        (BACKEND % "", TO_BACKEND, "eg", "Backend outside has no address"),
+        (BACKEND % "{unix: {path: /x}}", TO_BACKEND, "eg", "Backend outside has no address"),
+        (
+            BACKEND.replace("endpoints: [%s]", "type: DynamicResolver"),
+            TO_BACKEND,
+            "eg",
+            "Backend outside of type DynamicResolver: it is not carried out",
+        ),
+        (
+            BACKEND % "",
+            TO_BACKEND.replace("}", ", namespace: other}"),
+            "eg",
+            "no ReferenceGrant in namespace other .* to refer to Backend outside",
+        ),
+    ],
+)
+def test_backend_that_cannot_be_is_named(backend: str, ref: str, class_: str, message: str) -> None:
+    """It is not there, not Envoy Gateway's, or has no address to stand in for."""
+    with pytest.raises(ManifestError, match=message):
+        plan(BACKENDS, gateway(TCP, class_=class_), route(ref), backend)

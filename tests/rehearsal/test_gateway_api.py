@@ -15,6 +15,7 @@ from manifest_texts import (
     plan,
     service,
     shares,
+    warned,
 )
 
 from trio_echo.errors import ManifestError
@@ -235,16 +236,16 @@ def test_backend_that_leads_nowhere_is_what_the_data_plane_makes_of_it(
     ):
         found = plan(BACKENDS, gateway(TCP), route(refs), plane=plane)
         assert shares(found) == [(9000, (), expected)]
-        assert words is None or notices(found, ["TCPRoute route", "backendRefs[1]", words, fate])
+        assert words is None or warned(found, ["TCPRoute route", "backendRefs[1]", words, fate])
 
 
 def test_equal_services_are_said() -> None:
     """Envoy Gateway's cluster holds an endpoint once."""
     found = plan(BACKENDS, gateway(TCP), route(TWICE), plane="envoy-gateway")
-    assert notices(found, ["backendRefs[1] leads to endpoints of an earlier", "weight 1 is lost"])
+    assert warned(found, ["backendRefs[1] leads to endpoints of an earlier", "weight 1 is lost"])
     overlap = "{name: echo-v1, port: 7000}, {name: echo, port: 7000}"
     found = plan(BACKENDS, gateway(TCP), route(overlap), plane="envoy-gateway")
-    assert notices(found, ["its weight 1 is for fewer"])
+    assert warned(found, ["its weight 1 is for fewer"])
     assert shares(found) == [(9000, (), {"one": 1, "two": 1})]
 
 
@@ -325,7 +326,7 @@ def test_older_route_has_the_listener() -> None:
     texts = [BACKENDS, gateway(TCP), called("b", route(one)), called("a", route(two))]
     found = plan(*texts)
     assert shares(found) == [(9000, (), {"two": 1})]
-    assert notices(found, ["TCPRoute b gets nothing", "TCPRoute a is older"])
+    assert warned(found, ["TCPRoute b gets nothing", "TCPRoute a is older"])
     texts[2] = texts[2].replace("{name: b}", "{name: b, creationTimestamp: 2024-01-01T00:00:00Z}")
     assert shares(plan(*texts)) == [(9000, (), {"one": 1})]
 
@@ -337,7 +338,7 @@ def test_several_rules_are_what_the_data_plane_makes_of_them() -> None:
     text = text.replace("rules: [{", "rules:\n  - {").replace("]}]", "]}") + f"\n{more}\n"
     found = plan(BACKENDS, gateway(TCP), text)
     assert shares(found) == [(9000, (), {"one": 1})]
-    assert notices(found, ["spec.rules[1] and later ones get nothing", "Istio takes the first"])
+    assert warned(found, ["spec.rules[1] and later ones get nothing", "Istio takes the first"])
     with pytest.raises(ManifestError, match="Envoy Gateway supports one and only one rule"):
         plan(BACKENDS, gateway(TCP), text, plane="envoy-gateway")
     with pytest.raises(ManifestError, match="must have at most one entry"):
@@ -389,6 +390,22 @@ def test_mistake_with_a_listener_set_is_named(old: str, new: str, message: str) 
     assert old in text
     with pytest.raises(ManifestError, match=message):
         plan(BACKENDS, text.replace(old, new))
+
+
+def test_routes_of_both_kinds_at_one_service_that_is_nowhere() -> None:
+    """They share what stands in: a port of the mesh takes both."""
+    parent = '{group: "", kind: Service, name: nowhere}'
+    refs = "{name: other, port: 80}"
+    found = plan(
+        called("a", route(refs, parent)),
+        called("b", route(refs, parent, kind="TLSRoute", more="  hostnames: [a.com]")),
+    )
+    assert shares(found) == [(80, (), {"other": 1}), (80, ("a.com",), {"other": 1})]
+    found = plan(
+        called("a", route("{name: x, port: 1}", "{name: g}")),
+        called("b", route("{name: x, port: 2}", "{name: g, sectionName: s}")),
+    )
+    assert [port for port, _, _ in shares(found)] == [1, 2]
 
 
 def test_what_is_in_none_of_the_documents_stands_in() -> None:
@@ -463,7 +480,7 @@ def test_two_routes_share_a_listener_by_their_names() -> None:
             called("b", route(SECURE, kind="TLSRoute", more=f"  hostnames: {names}")),
         )
         assert [sni for _, sni, _ in shares(found)] == expected
-        assert notices(found, ["TLSRoute b gets nothing", "for one.com"]) == ("one" in names)
+        assert warned(found, ["TLSRoute b gets nothing", "for one.com"]) == ("one" in names)
 
 
 @pytest.mark.parametrize(

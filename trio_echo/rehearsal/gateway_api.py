@@ -15,6 +15,7 @@ import msgspec
 from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.dataplane import DEFAULT
 from trio_echo.rehearsal.documents import Lenient, Metadata, Strict
+from trio_echo.rehearsal.envoy_gateway import ENVOY_GATEWAY_GROUP, Backend
 from trio_echo.rehearsal.envoy_gateway import KINDS as ENVOY_GATEWAY_KINDS
 from trio_echo.rehearsal.gateway_api_listeners import (
     GROUP,
@@ -25,12 +26,14 @@ from trio_echo.rehearsal.gateway_api_listeners import (
     places,
 )
 from trio_echo.rehearsal.route import Chain, Destination, Listener
+from trio_echo.rehearsal.workloads import Service, ServicePort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
+    from trio_echo.rehearsal.route import Endpoint
 
 __all__ = ["gateway_api_listeners"]
 
@@ -234,8 +237,10 @@ class _Attachment:
             raise document.error(path, f"{self._reader.plane.title} has no mesh for a {kind}")
         wanted = (parent.namespace or document.namespace, parent.name)
         named = [each for each in self._found if (each.kind, each.parent) == (kind, wanted)]
-        if not named:
-            return [self._stand_in(parent, kind, wanted, path)]
+        if not named or all(each.stands_in for each in named):
+            same = [each for each in named if each.section == parent.section_name]
+            taking = [each for each in same if document.kind in each.takes]
+            return taking or [self._stand_in(parent, kind, wanted, path)]
         fitting = [
             each
             for each in named
@@ -273,7 +278,8 @@ class _Attachment:
         Only where there is none of its kind at all: else the name is wrong.
         """
         document = self._document
-        there = sorted({"/".join(each.parent) for each in self._found if each.kind == kind})
+        known = (each for each in self._found if each.kind == kind and not each.stands_in)
+        there = sorted({"/".join(each.parent) for each in known})
         if there or any(each.kind == kind for each in self._reader.documents):
             raise document.error(
                 f"{path}.name",
@@ -295,10 +301,11 @@ class _Attachment:
             gateway=wanted,
             section=parent.section_name,
             protocol="TCP" if document.kind == "TCPRoute" else "TLS",
-            takes=frozenset({document.kind}),
+            takes=frozenset({document.kind} if kind != "Service" else {"TCPRoute", "TLSRoute"}),
             admits=lambda _: True,
             plane=plane,
             document=document,
+            stands_in=True,
         )
         self._found.append(place)
         return place
@@ -310,7 +317,7 @@ class _Attachment:
             taken = [name for name in chain.sni or ("",) if name in (names or ("",))]
             if taken:
                 which = f" for {', '.join(taken)}" if taken != [""] else ""
-                self._reader.say(
+                self._reader.warn(
                     f"{self._name} gets nothing at {place.name}{which}: {older} is older, or"
                     " comes before it by its name"
                 )
@@ -381,13 +388,13 @@ class _Attachment:
             raise self._document.error(path, reason)
         for path, reason in problems:
             fate = "its share goes to the others" if plane.pools else "its share is reset"
-            self._reader.say(f"{self._name}: {path}: {reason}; with {plane.title} {fate}")
+            self._reader.warn(f"{self._name}: {path}: {reason}; with {plane.title} {fate}")
         return tuple(found)
 
     def _choose_rules(self, refs: list[_Numbered], plane: Plane) -> list[_Numbered]:
         """What several rules mean, which have no condition to tell them apart."""
         if not plane.pools:
-            self._reader.say(
+            self._reader.warn(
                 f"{self._name}: spec.rules[1] and later ones get nothing: none has a condition,"
                 f" and {plane.title} takes the first"
             )
@@ -408,19 +415,15 @@ class _Attachment:
             _UnusableError: it leads nowhere.
         """
         ref = numbered.ref
+        if (ref.group, ref.kind) == (ENVOY_GATEWAY_GROUP, "Backend") and plane.pools:
+            return self._backend(ref)
         hostname = (ref.group, ref.kind) == (_ISTIO, "Hostname") and plane is DEFAULT
         if (ref.group, ref.kind) not in _SERVICE and not hostname:
             group = f" of {ref.group}" if ref.group else ""
             raise _UnusableError(f"only kind Service is carried out, got {ref.kind}{group}")
         namespace = ref.namespace or self._document.namespace
-        kind = self._document.kind
-        if not hostname and not self._reader.grants.allow(
-            kind, self._document.namespace, ("", "Service", ref.name), namespace
-        ):
-            raise _UnusableError(
-                f"no ReferenceGrant in namespace {namespace} allows a {kind} of namespace"
-                f" {self._document.namespace} to refer to Service {ref.name}"
-            )
+        if not hostname:
+            self._check_grant(ref, namespace)
         workloads = self._reader.workloads
         service = workloads.service(ref.name, namespace, _UnusableError)
         port = workloads.port(service, ref.port, _UnusableError)
@@ -432,12 +435,69 @@ class _Attachment:
             )
         return self._reader.rules.destination(service, port, None, ref.weight, _UnusableError)
 
+    def _backend(self, ref: BackendRef) -> Destination:
+        """Envoy Gateway's Backend: a Service by its name, else somebody outside the cluster.
+
+        Raises:
+            _UnusableError: it leads nowhere.
+        """
+        namespace = ref.namespace or self._document.namespace
+        self._check_grant(ref, namespace)
+        for document in self._reader.documents:
+            if (document.kind, document.namespace, document.name) == (
+                "Backend",
+                namespace,
+                ref.name,
+            ):
+                break
+        else:
+            raise _UnusableError(f"there is no Backend {ref.name} in namespace {namespace}")
+        spec = document.read(Backend).spec
+        workloads = self._reader.workloads
+        endpoints: list[Endpoint] = []
+        for each in spec.endpoints or ():
+            service = workloads.find(each.host)
+            if service is None and each.port is not None:
+                service = Service(
+                    namespace=namespace,
+                    name=ref.name,
+                    ports=(ServicePort(port=each.port),),
+                    selector={},
+                    document=document,
+                    kind="Backend",
+                )
+            if service is not None:
+                port = workloads.port(service, each.port, _UnusableError)
+                endpoints += workloads.endpoints(service, port, _UnusableError)
+        if not endpoints:
+            what = "has no address" if spec.type == "Endpoints" else f"of type {spec.type}"
+            raise _UnusableError(f"Backend {ref.name} {what}: it is not carried out")
+        return Destination(
+            name=f"Backend {namespace}/{ref.name}",
+            weight=ref.weight,
+            endpoints=tuple(dict.fromkeys(endpoints)),
+        )
+
+    def _check_grant(self, ref: BackendRef, namespace: str) -> None:
+        """Complain about a reference to another namespace that nobody there allows.
+
+        Raises:
+            _UnusableError: nobody does.
+        """
+        kind, own = self._document.kind, self._document.namespace
+        to = ("" if ref.group == "core" else ref.group, ref.kind, ref.name)
+        if not self._reader.grants.allow(kind, own, to, namespace):
+            raise _UnusableError(
+                f"no ReferenceGrant in namespace {namespace} allows a {kind} of namespace {own}"
+                f" to refer to {ref.kind} {ref.name}"
+            )
+
     def _say_lost(self, chain: Chain, plane: Plane) -> None:
         """Say which references count for less, since an earlier one has their endpoints."""
         refs = list(self._refs())
         for each, before, after in zip(refs, chain.destinations, chain.reached(), strict=False):
             if len(after.endpoints) < len(before.endpoints):
-                self._reader.say(
+                self._reader.warn(
                     f"{self._name}: {each.path} leads to endpoints of an earlier reference:"
                     f" {plane.title} keeps them once, at the first, so its weight"
                     f" {before.weight} is {'lost' if not after.endpoints else 'for fewer'}"

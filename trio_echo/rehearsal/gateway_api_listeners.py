@@ -282,6 +282,7 @@ class Place:
         section: the listener's name; None for a Service.
         protocol: what the listener speaks.
         takes: the kinds of route that may attach.
+        stands_in: whether no document has it.
         hostname: the server names that it is for; None for all.
         admits: whether routes of a namespace may attach.
         tls: how TLS ends there; None where it does not.
@@ -303,6 +304,7 @@ class Place:
     tls: Termination | None = None
     plane: Plane
     document: Document
+    stands_in: bool = False
     chains: list[tuple[str, Chain]] = field(default_factory=list)
 
     def in_words(self) -> str:
@@ -322,6 +324,7 @@ class Reader:
         rules: Istio's policies, which hold for the Services of its routes too.
         note: takes a part of a document that is not carried out.
         say: takes any other notice.
+        warn: takes what a data plane does in silence, and nobody means.
     """
 
     documents: Sequence[Document]
@@ -331,6 +334,7 @@ class Reader:
     rules: DestinationRules
     note: Callable[[Document, str], None]
     say: Callable[[str], None]
+    warn: Callable[[str], None]
 
     @cached_property
     def grants(self) -> Grants:

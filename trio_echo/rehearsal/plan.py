@@ -64,6 +64,9 @@ _DECIDING = {
     "EnvoyFilter": "may change any part of Envoy's configuration",
     "Sidecar": "may hide Services from clients in the mesh",
     "NetworkPolicy": "may cut connections between pods",
+    "SecurityPolicy": "may refuse connections",
+    "BackendTLSPolicy": "has TLS begun towards the pods of a Service",
+    "EnvoyPatchPolicy": "may change any part of Envoy's configuration",
 }
 """Kinds that are not carried out, and that can decide what becomes of a connection."""
 
@@ -160,6 +163,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         rules=rules,
         note=notes.note,
         say=notes.say,
+        warn=warnings.append,
     )
     own = istio_listeners(known["istio"], workloads, rules, notes.note, warnings.append)
     if own and plane not in {None, DEFAULT}:

@@ -331,6 +331,7 @@ class Service:
         export_to: the namespaces that see it, where it says so.
         behind: what a ServiceEntry itself lists.
         assumed: whether no manifest has it.
+        kind: what the manifests call it.
     """
 
     namespace: str
@@ -343,6 +344,7 @@ class Service:
     export_to: tuple[str, ...] = ()
     behind: tuple[Workload, ...] = ()
     assumed: bool = False
+    kind: str = "Service"
 
 
 class Workloads:
@@ -477,9 +479,9 @@ class Workloads:
             short=service.name,
             kind="Service",
             labels={},
-            runs="is not among the manifests"
-            if service.assumed
-            else "has no workload among the manifests",
+            runs=f"{service.kind} {service.name} "
+            + ("is not" if service.assumed else "has no workload")
+            + " among the manifests",
             services=frozenset(),
         )
         self.workloads.append(made)
@@ -512,7 +514,7 @@ class Workloads:
         if not chosen:
             found = listed(
                 [
-                    f"{each.short} {_labels(each.labels)}"
+                    f"{each.short}{_elsewhere(each, service)} {_labels(each.labels)}"
                     + ("" if each.replicas else " (0 replicas)")
                     for each in self.workloads
                 ]
@@ -595,10 +597,15 @@ def _answers(name: str) -> bool:
     return True
 
 
+def _elsewhere(workload: Workload, service: Service) -> str:
+    """The namespace of a workload, where it is not the Service's."""
+    return "" if workload.namespace == service.namespace else f" in {workload.namespace}"
+
+
 def _says(workload: Workload) -> str:
     """What stands behind a route, in words."""
     if workload.kind == "Service":
-        return f"Service {workload.short} {workload.runs}"
+        return workload.runs
     if workload.kind == "ServiceEntry":
         return f"{workload.short} {workload.runs}"
     which = f"{workload.role} pods of {workload.short} run" if workload.role else ""
