@@ -371,7 +371,7 @@ def test_later_document_replaces_an_earlier_one() -> None:
     [
         ("image: trio-echo, args: [9000, one]", r"args\[0\]: must be text, got 9000"),
         ("image: trio-echo, args: ['9000', one, --help]", r"args: --help starts no server"),
-        ("image: trio-echo, args: ['9000,9000', one]", "needs ports that are given, and differ"),
+        ("image: trio-echo, args: ['9000,9000', one]", "port 9000 is named twice"),
         (
             "image: trio-echo, env: [{name: TRIO_ECHO_PREFIX, valueFrom: {}}]",
             r"containers\[0\].env\[0\].valueFrom: TRIO_ECHO_PREFIX comes from the cluster",
