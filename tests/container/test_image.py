@@ -65,7 +65,7 @@ def test_the_image_says_what_it_is(podman: Podman, image: str) -> None:
         (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     )["project"]
 
-    assert config["Entrypoint"] == ["trio-echo", "serve"]
+    assert config["Entrypoint"] == ["env", "--block-signal=TERM", "trio-echo", "serve"]
     assert config["Cmd"] == ["9000", "hello"]
     assert config["User"] == "65532:65532"
     assert config["StopSignal"] == "SIGTERM"
@@ -124,6 +124,8 @@ def test_nothing_in_it_needs_a_shell(started: Container) -> None:
 
     assert command[1:5] == [b"/opt/trio-echo/bin/trio-echo", b"serve", b"9000", b"hello"]
     assert kernel_status(started)["NSpid"].split()[-1] == "1"
+    # What the entry point has blocked until Python ran is not blocked any more.
+    assert int(kernel_status(started)["SigBlk"], 16) == 0
 
 
 def test_without_arguments_it_says_hello(started: Container) -> None:
