@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -314,3 +315,26 @@ async def test_every_line_is_unique() -> None:
             await probe(ProbeConfig(target=target, connections=20, lines=2, payload_size=40))
     assert len(set(seen)) == 80
     assert {len(line) for line in seen} == {41}
+
+
+async def test_lines_without_end_fill_no_memory() -> None:
+    """A connection is a name and whether others came; a line more is nothing more."""
+    seen = 0
+
+    async def counting(stream: trio.abc.Stream) -> None:
+        nonlocal seen
+        while seen < 3000:
+            await stream.send_all(b"x" * 200 + b" " + await first_line(stream))
+            seen += 1
+
+    async with backend(counting) as target:
+        config = ProbeConfig(target=target, connections=1, lines=2**64)
+        tracemalloc.start()
+        try:
+            report = await probe(config)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert seen == 3000
+    assert report.errors == 1
+    assert peak < 2**19
