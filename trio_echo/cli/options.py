@@ -11,6 +11,7 @@ __all__ = [
     "EACH",
     "EFFORT",
     "EXPECTED",
+    "RESULTS",
     "AlphaOption",
     "CertOption",
     "ExpectOption",
@@ -32,7 +33,7 @@ EXPECTED = "What is expected"
 EFFORT = "How much is measured"
 EACH = "Each connection"
 _TLS = "TLS"
-_RESULTS = "Results"
+RESULTS = "Results"
 
 
 def option(subject: str, metavar: str | None, text: str, *flags: str, **settings: Any) -> Any:
@@ -99,11 +100,11 @@ KeyOption = Annotated[
     Path | None, option(_TLS, "FILE", "Private key, in PEM, if --tls-cert does not hold it.")
 ]
 JSONOption = Annotated[
-    str | None, option(_RESULTS, "FILE", "Write the report as JSON; - for stdout.")
+    str | None, option(RESULTS, "FILE", "Write the report as JSON; - for stdout.")
 ]
 JUnitOption = Annotated[
-    str | None, option(_RESULTS, "FILE", "Write the verdict as JUnit XML; - for stdout.")
+    str | None, option(RESULTS, "FILE", "Write the verdict as JUnit XML; - for stdout.")
 ]
 SVGOption = Annotated[
-    str | None, option(_RESULTS, "FILE", "Draw the report as one picture; - for stdout.")
+    str | None, option(RESULTS, "FILE", "Draw the report as one picture; - for stdout.")
 ]

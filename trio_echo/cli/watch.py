@@ -16,9 +16,9 @@ from rich.text import Text
 
 from trio_echo.cli.options import (
     EFFORT,
+    RESULTS,
     CertOption,
     ExpectOption,
-    JSONOption,
     KeyOption,
     MarginOption,
     SNIOption,
@@ -92,7 +92,10 @@ def watch(
     sni: SNIOption = None,
     tls_cert: CertOption = None,
     tls_key: KeyOption = None,
-    json: JSONOption = None,
+    json: Annotated[
+        str | None,
+        option(RESULTS, "FILE", "Write events and figures, one JSON object a line; - for stdout."),
+    ] = None,
     svg: SVGOption = None,
 ) -> None:
     """Probe slowly and for ever, and say when the split changes.
