@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -185,6 +186,59 @@ def test_a_full_disk_or_a_closed_pipe_is_said_by_the_exit_code(
     assert done.stderr == ("" if closed else "trio-echo: stdout: No space left on device\n")
 
 
+def test_a_document_that_cannot_be_made_holds_no_other_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A fault in one is told, after the others; it leaves no gap."""
+
+    def fail(_: object) -> str:
+        raise ZeroDivisionError("in the picture")
+
+    monkeypatch.setattr("trio_echo.prober.document.to_json", fail)
+    places = {name: tmp_path / name for name in ("json", "junit", "svg")}
+    words = [f"--{name}={place}" for name, place in places.items()]
+    assert ended("probe", "127.0.0.1:1", *words) == 70
+    assert "ZeroDivisionError: in the picture" in capsys.readouterr().err
+    assert "ZeroDivisionError" in json.loads(places["json"].read_text())["error"]
+    assert JUnitXml.fromfile(str(places["junit"]))
+    assert "<svg" in places["svg"].read_text()
+
+
+def test_a_document_may_go_to_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is put in its place."""
+    assert ended("probe", "127.0.0.1:1", "--svg", "/dev/null") == 4
+    assert Path("/dev/null").is_char_device()
+    assert "cannot write" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "written"), [(errno.EBUSY, True), (errno.ENOSPC, False)])
+def test_a_file_that_cannot_be_replaced_is_overwritten(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, *, written: bool
+) -> None:
+    """As one that is mounted into a container; but on a full disk the old one stays whole."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    place = tmp_path / "out.json"
+    place.write_text("before")
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert ended("probe", "127.0.0.1:1", "--json", str(place)) == 4
+    assert (place.read_text() != "before") is written
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_shell_can_complete_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the names alone."""
+    monkeypatch.setenv("_TRIO_ECHO_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "trio-echo re")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert ended() == 0
+    assert capsys.readouterr().out.split() == ["report", "rehearse"]
+
+
 def test_only_one_document_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     """Two would be neither."""
     assert ended("probe", "localhost:1", "--junit", "-", "--svg", "-") == 2
@@ -229,7 +283,7 @@ def test_a_signal_at_any_moment_interrupts(
     assert json.loads(place.read_text())["verdict"] in {None, "UNMEASURED"}
 
 
-@pytest.mark.parametrize("moment", [1, 60, 200])
+@pytest.mark.parametrize("moment", [1, 60, 120])
 def test_a_server_that_is_stopped_while_it_starts_has_nothing_to_drain(moment: int) -> None:
     """It ends as after any drain; as process 1 of a container too, where no handler is no end."""
     words = [str(moment), str(int(signal.SIGTERM)), "serve", "0", "one"]

@@ -70,7 +70,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if found is None or faults is not None:
             code, message = ExitCode.FAULT, _fault(group)
         else:
-            code, message = ExitCode.USAGE, _refusal(next(_leaves(found)))
+            code, message = ExitCode.USAGE, _refusal(_leaf(found))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no FAIL
         code, message = ExitCode.FAULT, _fault(error)
     if message:
@@ -121,7 +121,7 @@ def _fault(error: Exception) -> str:
     """One line about a fault of our own; all of it where the environment asks."""
     if os.environ.get("TRIO_ECHO_TRACEBACK"):
         return "a fault of trio-echo itself\n" + "".join(traceback.format_exception(error)).strip()
-    leaf = next(_leaves(error))
+    leaf = _leaf(error)
     frames = traceback.extract_tb(leaf.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     what = " ".join(f"{type(leaf).__name__}: {leaf}".split())
@@ -131,13 +131,11 @@ def _fault(error: Exception) -> str:
     )
 
 
-def _leaves(error: Exception) -> Iterator[Exception]:
-    """The exceptions in nested groups that are no groups themselves."""
-    if isinstance(error, ExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+def _leaf(error: Exception) -> Exception:
+    """The first exception in nested groups that is no group itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Lazily(Mapping[str, "AnyCommand"]):

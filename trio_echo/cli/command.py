@@ -62,8 +62,7 @@ class Help:
             write("\n" + _wrapped(" ".join(paragraph.split()), width) + "\n")
         for subject, rows in self.subjects(context).items():
             write(f"\n{subject}:\n" + _table(rows, width))
-        if examples:
-            write("\nExamples:\n" + textwrap.indent(textwrap.dedent(examples), "  ") + "\n")
+        write("\nExamples:\n" + textwrap.indent(textwrap.dedent(examples), "  ") + "\n")
 
     def get_help_option(self, context: Context) -> TyperOption | None:
         """The option that prints the help, through our own door: stdout may be full."""

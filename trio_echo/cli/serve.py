@@ -227,9 +227,8 @@ def _parser() -> tuple[Any, Mapping[str, str]]:
     command = make_command("serve", settings)
     variables: dict[str, str] = {}
     for each in command.params:
-        if each.envvar:
-            variables[str(each.name)] = str(each.envvar)
-            each.envvar = None
+        variables[str(each.name)] = str(each.envvar)
+        each.envvar = None
     return command, variables
 
 
