@@ -117,16 +117,16 @@ async def test_a_signal_from_before_python_ran_is_obeyed() -> None:
 
 async def test_a_second_signal_cuts() -> None:
     """Whoever does not end by itself, and the exit code says so."""
-    async with command("0", "one", "--drain-timeout", "600") as child:
-        async with await child.connect() as client:
-            with trio.move_on_after(0.5):  # until nothing more fits: it reads no answer
-                while True:
-                    await client.send_all(b"\n" * 65536)
-            child.signal(signal.SIGTERM)
-            await child.wait_for_log("draining connections=1")
-            child.signal(signal.SIGTERM)
-            assert await child.wait() == 1
-            await child.wait_for_log("connections cut count=1")
+    server = command("0", "one", "--drain-timeout", "600")
+    async with server as child, await child.connect() as client:
+        with trio.move_on_after(0.5):  # until nothing more fits: it reads no answer
+            while True:
+                await client.send_all(b"\n" * 65536)
+        child.signal(signal.SIGTERM)
+        await child.wait_for_log("draining connections=1")
+        child.signal(signal.SIGTERM)
+        assert await child.wait() == 1
+        await child.wait_for_log("connections cut count=1")
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
