@@ -40,6 +40,13 @@ async def every_overlay_is_applied(node: Node) -> None:
     A kind that is not installed here is told apart from one that is refused: its overlay
     is named and passed over.
     """
+    try:
+        await _apply_all(node)
+    finally:
+        await node.kubectl("delete", "namespace", NAMESPACE, "--timeout=90s")
+
+
+async def _apply_all(node: Node) -> None:
     for path in overlays():
         name = str(path.relative_to(MANIFESTS))
         # Two commands differ in what they do to a Job, which cannot be changed.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
-from cluster.asking import connect
-from cluster.cases import read_cases
+from cluster.asking import FAILED, connect, who_answers
+from cluster.cases import Ask, read_cases
 from cluster.judge import shift
 from cluster.record import entrance, set_up, settled
 
@@ -209,6 +210,121 @@ async def _drain_time(node: Node, duration: str | None) -> None:
             await trio.sleep(0.2)
 
 
+async def live_shift(node: Node, client: str, *, cuts: bool) -> None:
+    """Weights change under 200 connections a second: none of them is lost.
+
+    The connections that were open before are cut after the drain time, or all stay, as the
+    data plane has it; and the shares that came before and after are those of the weights.
+    """
+    await set_up(node)
+    case = read_cases(client)[0]
+    for document in case.documents:
+        await node.api.apply(document)
+    try:
+        place = await entrance(node, case)
+        assert place is not None, f"no Envoy came up for {client}"
+        network, host = place
+        await settled(node, client, network)
+        counts: list[tuple[float, str]] = []
+        moved = 0.0
+
+        async def change() -> None:
+            nonlocal moved
+            await trio.sleep(3)
+            await shift(node, case.documents, (20, 80))
+            await settled(node, client, network)
+            moved = trio.current_time()
+            await trio.sleep(3)
+            stop.cancel()
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as stop:
+                nursery.start_soon(_load, host, counts, stop)
+                found = await fate(host, 31400, change, DEFAULT_DRAIN + 8)
+            stop.cancel()
+        before = _share(counts, until=moved - 3)
+        after = _share(counts, since=moved)
+        lost = [who for _, who in counts if who == FAILED]
+        print(
+            f"     {client}: {len(counts)} new connections, {len(lost)} lost; one got "
+            f"{before:.0%} before, {after:.0%} after; open before: {found}",
+            flush=True,
+        )
+        assert not lost
+        assert before > 0.7
+        assert after < 0.3
+        # It took a while until the new weights were there, which counts here too.
+        right = found.cut == 20 and 44 < found.after[0] < 53 if cuts else found.cut == 0
+        assert right, str(found)
+    finally:
+        for document in reversed(case.documents):
+            await node.api.delete(await node.api.path(document))
+
+
+async def _load(host: str, counts: list[tuple[float, str]], stop: trio.CancelScope) -> None:
+    """Start 200 connections a second, each with one line, until it is stopped."""
+    ask = Ask(31400, times=1)
+
+    async def one() -> None:
+        began = trio.current_time()
+        [who] = await who_answers(ask, host)
+        counts.append((began, who))
+
+    async with trio.open_nursery() as nursery:
+        while not stop.cancel_called:
+            nursery.start_soon(one)
+            await trio.sleep(0.005)
+
+
+def _share(counts: list[tuple[float, str]], since: float = 0, until: float = 1e18) -> float:
+    here = [who for began, who in counts if since <= began <= until]
+    return here.count("one") / len(here)
+
+
+async def scale_down_and_ends(node: Node) -> None:
+    """What ends a connection from the backend's side, and with the gateway's pod."""
+    await set_up(node)
+    case = read_cases("gateway")[0]
+    for document in case.documents:
+        await node.api.apply(document)
+    try:
+        place = await entrance(node, case)
+        assert place is not None
+        network, host = place
+        await shift(node, case.documents, (100, 0))
+        await settled(node, "gateway", network)
+        pod = next(name for space, name in node.kubelet.networks if name.startswith("echo-v1"))
+
+        async def out_of_the_service() -> None:
+            label = {"metadata": {"labels": {"app": "elsewhere"}}}
+            await node.api.merge(f"/api/v1/namespaces/echo/pods/{pod}", label)
+
+        found = await fate(host, 31400, out_of_the_service, 8)
+        print(f"     the pod leaves the Service, alive: {found}", flush=True)
+        assert found.cut == 0, str(found)
+        await node.api.delete(f"/api/v1/namespaces/echo/pods/{pod}")
+        deployment = "deployment/echo-v1"
+        await node.kubectl("-n", "echo", "rollout", "status", deployment, "--timeout=60s")
+        await settled(node, "gateway", network)
+        _, name = next(key for key, known in node.kubelet.networks.items() if known == network)
+        path = f"/api/v1/namespaces/istio-system/pods/{name}"
+        found = await fate(host, 31400, lambda: node.api.delete(path), 12)
+        print(f"     the gateway's pod is deleted: {found}", flush=True)
+        assert found.cut == 20, str(found)
+        assert 4 < found.after[0] < 8, str(found)
+    finally:
+        for document in reversed(case.documents):
+            await node.api.delete(await node.api.path(document))
+
+
 CHECKS: Mapping[str, Callable[[Node], Awaitable[None]]] = {
     "changes: what each does to open connections": every_row,
+    "changes: pods that leave": scale_down_and_ends,
+    "changes: a live shift through Istio's gateway": partial(
+        live_shift, client="gateway", cuts=True
+    ),
+    "changes: a live shift of a TCPRoute in Istio": partial(live_shift, client="istio", cuts=True),
+    "changes: a live shift through Envoy Gateway": partial(
+        live_shift, client="envoy-gateway", cuts=False
+    ),
 }

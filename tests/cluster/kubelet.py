@@ -261,9 +261,12 @@ class Pod:
         policy = container.get("restartPolicy") or self._document["spec"]["restartPolicy"]
         while True:
             async with self._started(container) as process, trio.open_nursery() as nursery:
-                nursery.start_soon(self._probe, container, state)
                 if process is None:
+                    # Nothing runs that could be probed.
+                    state.started = state.ready = True
+                    self._change()
                     await trio.sleep_forever()
+                nursery.start_soon(self._probe, container, state)
                 code = await process.wait()
                 nursery.cancel_scope.cancel()
             state.running = state.started = state.ready = False

@@ -148,6 +148,9 @@ async def _forward(
     namespace = "istio-system" if "istio-system" in command else NAMESPACE
     address = node.services.addresses()[namespace, forward[1]]
     port = int(forward[2])
+    with trio.fail_after(30):
+        while not await _connects(address, port):
+            await trio.sleep(0.2)
 
     async def relay(client: trio.SocketStream) -> None:
         async with (
@@ -161,6 +164,15 @@ async def _forward(
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_tcp, relay, port)
         task_status.started(nursery.cancel_scope)
+
+
+async def _connects(address: str, port: int) -> bool:
+    try:
+        stream = await trio.open_tcp_stream(address, port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
 
 
 async def _copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
