@@ -310,6 +310,26 @@ async def test_a_drain_waits_for_a_client_to_read(
     assert clock.current_time() < 10
 
 
+@pytest.mark.parametrize("reads", [True, False])
+async def test_answers_have_left_the_machine_before_the_server_ends(
+    clock: trio.testing.MockClock, reads: bool
+) -> None:
+    """A container's network ends with it, and with that what the kernel had still to send."""
+    lines = b"\n" * 300_000
+    async with running(drain_timeout=9) as server, connected(server) as (client,):
+        server.drain()
+        await client.send_all(lines)
+        await client.send_eof()
+        await until(lambda: server.metrics.lines == 300_000)
+        await trio.sleep(5)
+        assert server.metrics.open == 1
+        if reads:
+            assert await receive_all(client) == answers(lines)
+        await until(lambda: not server.metrics.open)
+        assert server.metrics.ended["eof" if reads else "cut"] == 1
+    assert (clock.current_time() < 8.5) == reads
+
+
 async def test_tls_clients_are_drained_as_others_are(
     clock: trio.testing.MockClock, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trio_echo.framing import LineTooLongError
-from trio_echo.server.drain import QUIET, Sight, may_end, retransmission, unacknowledged
+from trio_echo.server.drain import QUIET, Sight, may_end, retransmission, unacknowledged, unsent
 
 if TYPE_CHECKING:
     from trio_echo.framing import Framer
@@ -21,6 +21,9 @@ __all__ = ["Connection", "EndedError", "converse", "end_politely"]
 
 _GOODBYE: Final = 2.0
 """Seconds that TLS's goodbye to a client that has ended may take."""
+
+_LOOK: Final = 0.05
+"""Seconds between two looks whether an answer has left."""
 
 _LINGER: Final = 2.0
 """Seconds that a client gets to read the last answer and end its side."""
@@ -126,6 +129,11 @@ class Connection:
     def taken(self) -> bool:
         """Whether the client's side has taken all that was sent, the end included."""
         return unacknowledged(self._descriptor) == 0
+
+    async def leave(self) -> None:
+        """Wait until all answers have left this machine; no checkpoint if they have."""
+        while unsent(self._descriptor):  # noqa: ASYNC110 - the kernel sets no event
+            await trio.sleep(_LOOK)
 
     def end(self, reason: Reason) -> None:
         """End the conversation for a reason of the server's, where a task waits in it.

@@ -170,6 +170,10 @@ class Connections:
                 connection.told()
                 await end_politely(stream)
                 ended = True
+            if reason == "eof" and self._draining:
+                reason = "cut"  # unless all has left by the deadline
+                await connection.leave()
+                reason = "eof"
         except HandshakeError as error:
             reason = "tls"
             self._throttle.warning("no TLS with this client", peer=peer(client), error=str(error))

@@ -38,13 +38,18 @@ was written before the end had arrived, and is lost: that is how it is counted.
              since the port refuses; or it is amid a line,
              a handshake, a record, or an answer
     talking  none of these, and nothing is there to read    end the server's side: ended
-    talking  the client ends                                answer the rest, close: eof
+    talking  the client ends                                answer the rest, and close when
+                                                            that has left: eof
     ended    bytes come                                     read them away: it is a cut
     ended    the client ends                                close: drain, or cut
     ended    two seconds have passed                        close: drain, or cut
     ended    the deadline, and the client's kernel has      close: drain, or cut
              acknowledged the end
     any      the deadline                                   close: cut
+
+What has not left when the server closes a connection, the kernel would go on to
+send; but not once the last process of a container has ended, and its network with
+it. So the server waits for that.
 
 `patience` is what a client may take to write, and then what TCP takes to send a
 lost packet again over this connection (`TCP_INFO` knows).
@@ -90,6 +95,7 @@ __all__ = [
     "refuse_new",
     "retransmission",
     "unacknowledged",
+    "unsent",
 ]
 
 QUIET: Final = 0.5
@@ -110,6 +116,9 @@ _UNSEEN: Final = 1.0
 _SO_BINDTOIFINDEX: Final = 62
 _NO_INTERFACE: Final = 2**31 - 1
 """Socket option of Linux that Python does not name, and an index that no interface has."""
+
+_SIOCOUTQNSD: Final = 0x894B
+"""Request of Linux that Python does not name."""
 
 _RETRANSMISSION: Final = 0.2
 """Seconds after which TCP sends again on a fast path, where the kernel does not tell."""
@@ -211,6 +220,15 @@ def unacknowledged(descriptor: int) -> int:
     except OSError:
         return 0
     return int(struct.unpack("i", answer)[0])
+
+
+def unsent(descriptor: int) -> int:
+    """Tell how many bytes have not left this machine yet; 0 where the kernel does not tell."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            answer = fcntl.ioctl(descriptor, _SIOCOUTQNSD, bytes(4))
+            return int(struct.unpack("i", answer)[0])
+    return 0
 
 
 def retransmission(descriptor: int) -> float:
