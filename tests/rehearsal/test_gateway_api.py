@@ -483,6 +483,21 @@ def test_two_routes_share_a_listener_by_their_names() -> None:
         assert warned(found, ["TLSRoute b gets nothing", "for one.com"]) == ("one" in names)
 
 
+def test_listeners_of_one_port_are_one() -> None:
+    """Told apart by server name; the narrower listener has a name that both could have."""
+    ends = TERMINATE.replace("port: 8443", 'port: 443, hostname: "a.com"')
+    rest = PASSTHROUGH.replace(' hostname: "*.com",', "").replace("name: tls", "name: rest")
+    found = plan(
+        BACKENDS,
+        gateway(f"{rest}, {PASSTHROUGH}, {ends}"),
+        called("a", route(SECURE, kind="TLSRoute", more="  hostnames: [a.com, b.com, c.org]")),
+    )
+    (listener,) = found.route.listeners
+    assert listener.name.endswith("port 443 (rest, tls, end)")
+    names = [(chain.sni, chain.tls is not None) for chain in listener.chains]
+    assert names == [(("a.com",), True), (("b.com",), False), (("c.org",), False)]
+
+
 @pytest.mark.parametrize(
     ("listener", "more", "termination"),
     [

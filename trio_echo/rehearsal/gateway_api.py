@@ -29,7 +29,7 @@ from trio_echo.rehearsal.route import Chain, Destination, Listener
 from trio_echo.rehearsal.workloads import Service, ServicePort
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
@@ -131,16 +131,42 @@ def gateway_api_listeners(reader: Reader) -> list[Listener]:
     for place in found:
         if place.takes and place.section and not place.chains:
             reader.note(place.document, f"listener {place.section}, to which no route attaches")
-    return [
-        Listener(
-            name=place.name,
-            port=place.port,
-            chains=tuple(chain for _, chain in place.chains),
-            plane=place.plane.name,
+    return _by_port([place for place in found if place.chains])
+
+
+def _by_port(found: Sequence[Place]) -> list[Listener]:
+    """The listeners of Envoy: those of one Gateway that share a port are one."""
+    ports: dict[tuple[object, ...], list[Place]] = {}
+    for place in found:
+        mesh = place.kind in {"Service", "ServiceEntry"}
+        key = (place.named,) if mesh else (place.gateway, place.port)
+        ports.setdefault(key, []).append(place)
+    listeners: list[Listener] = []
+    for places_ in ports.values():
+        first = places_[0]
+        sections = ", ".join(place.section for place in places_ if place.section)
+        # A listener for one name has it before one for many, and that before one for all.
+        nearest = sorted(places_, key=lambda each: -_nearness(each.hostname))
+        chains: list[Chain] = []
+        for _, chain in (one for place in nearest for one in place.chains):
+            taken = {name for each in chains for name in each.sni or ("",)}
+            names = tuple(name for name in chain.sni or ("",) if name not in taken)
+            if names:
+                chains.append(replace(chain, sni=() if names == ("",) else names))
+        listeners.append(
+            Listener(
+                name=first.name if len(places_) == 1 else f"{first.named} ({sections})",
+                port=first.port,
+                chains=tuple(chains),
+                plane=first.plane.name,
+            )
         )
-        for place in found
-        if place.chains
-    ]
+    return listeners
+
+
+def _nearness(hostname: str | None) -> int:
+    """How narrow a listener's host name is."""
+    return 0 if hostname is None else len(hostname) if "*" in hostname else 1000
 
 
 def _created(document: Document) -> str:
@@ -294,7 +320,7 @@ class _Attachment:
             f" {self._name} stands in, run as {plane.title} does"
         )
         place = Place(
-            name=f"{kind} {'/'.join(wanted)} port {port} ({parent.section_name or 'stand-in'})",
+            named=f"{kind} {'/'.join(wanted)} port {port}",
             port=port,
             kind=kind,
             parent=wanted,

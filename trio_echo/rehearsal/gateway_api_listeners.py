@@ -274,7 +274,7 @@ class Place:
     """A port that a route may attach to: a listener, or a Service in the mesh.
 
     Attributes:
-        name: in words.
+        named: the parent and the port, in words.
         port: its number.
         kind: the kind of the parent, ``Gateway``, ``ListenerSet`` or ``Service``.
         parent: its namespace and name.
@@ -291,7 +291,7 @@ class Place:
         chains: what routes have attached so far, by the route's name.
     """
 
-    name: str
+    named: str
     port: int
     kind: str
     parent: tuple[str, str]
@@ -306,6 +306,11 @@ class Place:
     document: Document
     stands_in: bool = False
     chains: list[tuple[str, Chain]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The whole of it, in words."""
+        return self.named + (f" ({self.section})" if self.section else "")
 
     def in_words(self) -> str:
         """What it is called where its parent is known."""
@@ -478,8 +483,7 @@ def _listeners(
         kinds = listener.allowed_routes.kinds
         wanted = {each.kind for each in kinds if each.group == GROUP} if kinds else able
         yield Place(
-            name=f"{kind} {document.namespace}/{document.name} port {listener.port}"
-            f" ({listener.name})",
+            named=f"{kind} {document.namespace}/{document.name} port {listener.port}",
             port=listener.port,
             kind=kind,
             parent=(document.namespace, document.name),
@@ -605,7 +609,7 @@ def _service_places(service: Service) -> Iterator[Place]:
     kind, own = document.kind, (service.namespace, document.name)
     for port in service.ports:
         yield Place(
-            name=f"{kind} {service.namespace}/{service.name} port {port.port}",
+            named=f"{kind} {service.namespace}/{service.name} port {port.port}",
             port=port.port,
             kind=kind,
             parent=own,
