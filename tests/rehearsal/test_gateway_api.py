@@ -616,6 +616,30 @@ def test_parts_of_one_parent_are_told_apart() -> None:
         plan(BACKENDS, gateway(two), route(BOTH, ports))
 
 
+def test_routes_for_http_alone_are_named() -> None:
+    """Nothing is left to rehearse, and that is why."""
+    web = route(BOTH, kind="HTTPRoute")
+    own = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {hosts: [web], http: []}
+"""
+    words = "no route for TCP or TLS found: HTTPRoute route, VirtualService web route HTTP only"
+    with pytest.raises(ManifestError, match=words):
+        plan(BACKENDS, web, own)
+
+
+def test_nothing_is_noted_of_what_an_echo_server_stands_in_for() -> None:
+    """Its fields do not matter; those of two objects of one name are noted once."""
+    stranger = deployment("other", "v1", "[a]").replace("istio/tcp-echo-server", "redis")
+    assert not notices(plan(GATEWAY_API, stranger), ["Deployment other"])
+    own = deployment("other", "v1", '["9000", "x"]')
+    again = own.replace("  name: other", "  name: other\n  namespace: else", 1)
+    found = plan(GATEWAY_API, own, again)
+    assert sum("Deployment other: not carried" in each for each in found.notices) == 1
+
+
 def test_route_without_parents_attaches_nowhere() -> None:
     """Valid, and of no use."""
     with pytest.raises(ManifestError, match="has no parentRefs: the route attaches nowhere"):

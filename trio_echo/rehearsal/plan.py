@@ -91,7 +91,7 @@ class _Notes:
     """Collects what is not carried out, and says it once for all that are alike."""
 
     def __init__(self) -> None:
-        self._fields: dict[tuple[str, str], list[str]] = {}
+        self._fields: dict[tuple[str, str, str], list[str]] = {}
         self._unknown: list[str] = []
         self._said: list[str] = []
 
@@ -105,15 +105,16 @@ class _Notes:
 
     def note(self, document: Document, what: str) -> None:
         """A part of a document."""
-        self._fields.setdefault((document.kind, document.name), []).append(what)
+        key = (document.kind, document.name, document.namespace)
+        self._fields.setdefault(key, []).append(what)
 
     def lines(self) -> tuple[str, ...]:
         """The notices."""
         alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for (kind, name), fields in self._fields.items():
+        for (kind, name, _), fields in self._fields.items():
             alike.setdefault((kind, tuple(fields)), []).append(name)
         lines = [
-            f"{kind} {', '.join(names)}: not carried out: {_gathered(fields)}"
+            f"{kind} {', '.join(dict.fromkeys(names))}: not carried out: {_gathered(fields)}"
             for (kind, fields), names in alike.items()
         ]
         if self._unknown:
@@ -262,12 +263,24 @@ def _nothing_routed(documents: Iterable[Document], warnings: Sequence[str]) -> s
     """What to say when no route was found."""
     if warnings:
         return f"no route is left: {'; '.join(warnings)}"
+    documents = list(documents)
+    web = [each for each in documents if each.kind == "HTTPRoute" or _is_web(each)]
+    if web:
+        names = listed([f"{each.kind} {each.name}" for each in web])
+        return f"no route for TCP or TLS found: {names} route HTTP only, which is not rehearsed"
     found = listed([f"{each.kind} {each.name}".strip() for each in documents])
     found = "nothing" if found == "none" else found
     return (
         "no route found: give a VirtualService with its Gateway, or a TCPRoute or TLSRoute with"
         f" its Gateway, beside the Deployments and Services; found: {found}"
     )
+
+
+def _is_web(document: Document) -> bool:
+    """Whether it is a VirtualService for HTTP alone."""
+    spec = document.content.get("spec")
+    rules = {"http", "tcp", "tls"} & set(spec if isinstance(spec, dict) else ())
+    return document.kind == "VirtualService" and rules == {"http"}
 
 
 def _alike(route: Route) -> Iterable[str]:

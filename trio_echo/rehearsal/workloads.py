@@ -692,22 +692,24 @@ class _Reader:
         if document.api_version not in _SERVED:
             newer = "the clusters of today serve apps/v1 instead"
             self._note(document, f"apiVersion {document.api_version}: {newer}")
+        read: PodDocument | WorkloadDocument
         if document.kind == "Pod":
-            pod = document.read(PodDocument)
-            self._unread(document, pod)
+            read = pod = document.read(PodDocument)
             labels, replicas, spec = pod.metadata.labels or {}, 1, pod.spec
             annotations, path = pod.metadata.annotations or {}, "spec"
         else:
-            read = document.read(WorkloadDocument)
-            self._unread(document, read)
-            template = read.spec.template
+            read = whole = document.read(WorkloadDocument)
+            template = whole.spec.template
             if template is None:
                 raise document.error("spec.template", "is missing")
             labels, spec = template.metadata.labels or {}, template.spec
             annotations, path = template.metadata.annotations or {}, "spec.template.spec"
-            replicas = self._replicas(document, read.spec)
-            self._check_selector(document, read.spec, labels)
+            replicas = self._replicas(document, whole.spec)
+            self._check_selector(document, whole.spec, labels)
         made = self._made(document, labels, spec, path)
+        if made.config is not None:
+            # Of what an echo server stands in for, nothing is carried out.
+            self._unread(document, read)
         self.workloads.append(
             replace(made, replicas=replicas, sidecar=_has_sidecar(labels, annotations))
         )
@@ -715,7 +717,6 @@ class _Reader:
     def rollout(self, document: Document) -> None:
         """Argo's Rollout: two sets of pods, made from one template."""
         read = document.read(WorkloadDocument)
-        self._unread(document, read)
         template, replicas = read.spec.template, self._replicas(document, read.spec)
         if template is not None:
             labels = template.metadata.labels or {}
