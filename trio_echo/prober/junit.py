@@ -10,18 +10,46 @@ from trio_echo.prober.split import Verdict
 from trio_echo.text import visible, xml_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trio_echo.prober.words import Report
 
-__all__ = ["error_junit", "to_junit"]
+__all__ = ["error_junit", "several_junit", "to_junit"]
 
 
-def to_junit(report: Report) -> str:
+def several_junit(cases: Mapping[str, Report]) -> str:
+    """One suite with a case for each of several reports, by the names of the cases."""
+    whole: ET.Element | None = None
+    for name, report in cases.items():
+        root = _of(report, name)
+        if whole is None:
+            whole = root
+            continue
+        suite, other = whole[0], root[0]
+        suite.extend(other)
+        for counter in ("tests", "failures", "errors", "skipped"):
+            suite.set(counter, str(int(suite.get(counter, "0")) + int(other.get(counter, "0"))))
+        suite.set("time", f"{float(suite.get('time', '0')) + report.elapsed:.3f}")
+    assert whole is not None  # noqa: S101 - there is one report at least
+    return _text(whole)
+
+
+def to_junit(report: Report, name: str = "") -> str:
     """One suite with one case: the split.
 
     FAIL and INCONCLUSIVE are failures: what was to be shown was not. What could
     not be measured, or was interrupted, is an error. Without an expectation the
     case is skipped, as nothing was tested.
+
+    Args:
+        report: what was found.
+        name: of the case; by default it has the target's.
     """
+    return _text(_of(report, name or f"split of {report.target}"))
+
+
+def _of(report: Report, name: str) -> ET.Element:
+    """The document of one report."""
     result: tuple[str, str] | None = None
     if report.interrupted or report.verdict is Verdict.UNMEASURED:
         result = "error", "interrupted" if report.interrupted else f"{report.verdict}"
@@ -29,23 +57,35 @@ def to_junit(report: Report) -> str:
         result = "failure", f"{report.verdict}"
     elif report.verdict is None:
         result = "skipped", ""
-    case = {"name": f"split of {visible(report.target)}", "time": f"{report.elapsed:.3f}"}
+    case = {"name": visible(name), "time": f"{report.elapsed:.3f}"}
     root = _suite(case, result, words.headline(report), str(report))
     root[0].set("timestamp", report.began)
-    return _text(root)
+    return root
 
 
-def error_junit(message: str, *, name: str = "split", interrupted: bool = False) -> str:
+def error_junit(
+    message: str,
+    *,
+    name: str = "split",
+    interrupted: bool = False,
+    file: str = "",
+    line: int | None = None,
+) -> str:
     """One suite with one case that ended in an error, in the place of a report.
 
     Args:
         message: why there is no report.
         name: of the case.
         interrupted: whether somebody stopped it.
+        file: that is wrong, where one is.
+        line: in it.
     """
     kind = "interrupted" if interrupted else f"{Verdict.UNMEASURED}"
     said = visible(message)
-    return _text(_suite({"name": visible(name), "time": "0.000"}, ("error", kind), said, said))
+    case = {"name": visible(name), "time": "0.000"}
+    case |= {"file": visible(file)} if file else {}
+    case |= {"line": str(line)} if line is not None else {}
+    return _text(_suite(case, ("error", kind), said, said))
 
 
 def _suite(

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from trio_echo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from trio_echo.prober.counts import Counts
 
@@ -50,6 +50,7 @@ __all__ = [
     "off",
     "silent",
     "unexpected",
+    "worst",
     "would_decide",
 ]
 
@@ -86,6 +87,13 @@ class Verdict(StrEnum):
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
     UNMEASURED = "UNMEASURED"
+
+
+def worst(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """The verdict on several: FAIL before UNMEASURED, INCONCLUSIVE, none, and PASS."""
+    found = set(verdicts)
+    order = (Verdict.FAIL, Verdict.UNMEASURED, Verdict.INCONCLUSIVE, None, Verdict.PASS)
+    return next(each for each in order if each in found)
 
 
 class Interval(NamedTuple):

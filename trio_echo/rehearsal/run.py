@@ -7,12 +7,13 @@ It prints nothing and reads no environment. What happens is told to an
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from trio_echo.errors import TrioEchoError
+from trio_echo.prober.split import Verdict, worst
 from trio_echo.rehearsal.judge import judge, targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.shift import walking
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
+    from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.judge import Configure, CrossCheck, Target
     from trio_echo.rehearsal.route import Listener, Plan
     from trio_echo.rehearsal.shift import Step, Walk
     from trio_echo.rehearsal.testbed import Testbed
+    from trio_echo.rehearsal.workloads import ParseServe
 
-__all__ = ["Events", "Result", "run"]
+__all__ = ["Events", "Result", "read_plan", "run"]
 
 _LOOK = 0.3
 """Seconds between two looks at the files: soon enough for someone who saves and
@@ -37,6 +40,9 @@ switches to another window, and cheap."""
 
 _SAY = 0.5
 """Seconds between two looks at the counts of a route that is held."""
+
+_SAY_AGAIN = 10.0
+"""Seconds between two lines while connections keep coming: more is no news."""
 
 _Fingerprint: TypeAlias = "dict[Path, tuple[int, int, int] | None]"
 
@@ -65,6 +71,9 @@ class Events:
     def stepped(self, step: Step) -> None:
         """A step of the walk has its verdict."""
 
+    def settling(self, seconds: float) -> None:
+        """All steps are judged; in so many seconds, open connections have been cut or stay."""
+
     def finished(self, result: Result) -> None:
         """Everything has its verdict; the route is taken down, or held."""
 
@@ -74,11 +83,17 @@ class Events:
     def accepted(self, counts: Mapping[str, int]) -> None:
         """The held route's backends took connections; the counts since its last change."""
 
-    def shifted(self, target: Target, shares: Mapping[str, float]) -> None:
-        """An edit of the manifests is up; this is what a part of the route does now."""
+    def shifted(self, target: Target, shares: Mapping[str, float], cut: int | None) -> None:
+        """An edit of the manifests is up; this is what a part of the route does now.
+
+        Connections that were open are cut in `cut` seconds; None where they stay.
+        """
 
     def refused(self, error: TrioEchoError) -> None:
         """An edit of the manifests cannot be carried out; the last good route stays."""
+
+    def undone(self) -> None:
+        """An edit that was refused has been undone: the manifests say what is up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +103,56 @@ class Result:
     Attributes:
         reports: the verdicts, in the order of the targets, or of the walk's steps.
         walk: the walk, where there was one.
+        warnings: what the data plane does in silence, and nobody means.
     """
 
     reports: tuple[Report, ...]
     walk: Walk | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worst of all; FAIL too where a connection was lost on the way."""
+        if self.walk is not None and self.walk.lost:
+            return Verdict.FAIL
+        return worst(report.verdict for report in self.reports)
+
+    def __str__(self) -> str:
+        """All reports in words, then what became of open connections."""
+        parts = [*map(str, self.reports), *([str(self.walk)] if self.walk else [])]
+        return "\n".join([*parts, *(f"warning: {each}" for each in self.warnings)])
+
+
+def read_plan(
+    manifests: Sequence[str],
+    parse: ParseServe,
+    *,
+    standard_input: str = "",
+    plane: Plane | None = None,
+) -> Plan:
+    """Read manifests, and work out what they would do in a cluster.
+
+    Args:
+        manifests: paths of files and folders; ``-`` is standard input.
+        parse: reads the command line of ``serve`` in a container.
+        standard_input: the text for ``-``.
+        plane: who runs Gateways of Gateway API; None to go by their class.
+
+    Raises:
+        ManifestError: one of them is wrong, or no route leads anywhere.
+        TrioEchoError: what reads manifests is not installed.
+    """
+    try:
+        from trio_echo.rehearsal.kustomize import read_manifests  # noqa: PLC0415 - an extra
+        from trio_echo.rehearsal.plan import make_plan  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise TrioEchoError(
+            f"reading manifests needs {error.name}; install it with:"
+            " pip install 'trio-echo[rehearse]'"
+        ) from None
+    found = read_manifests(manifests, standard_input)
+    plan = make_plan(found.documents, parse, plane)
+    return replace(plan, files=frozenset(found.files))
 
 
 async def run(
@@ -119,7 +180,7 @@ async def run(
     """
     events = events or Events()
     conductor = _Conductor(plan, configure, events)
-    async with open_testbed(plan.route, find_envoy()) as testbed:
+    async with open_testbed(plan.route, find_envoy(), drain=plan.drain) as testbed:
         conductor.say_ports(testbed)
         result = await (conductor.walk(testbed, sets) if sets else conductor.judge_all(testbed))
         events.finished(result)
@@ -149,7 +210,7 @@ class _Conductor:
             self._events.judged(target, report, check)
             if report.interrupted:
                 break
-        return Result(tuple(reports))
+        return Result(tuple(reports), warnings=self._plan.warnings)
 
     async def walk(self, testbed: Testbed, sets: Sequence[Sequence[int]]) -> Result:
         """Walk the route through sets of weights, up to an interruption."""
@@ -161,7 +222,11 @@ class _Conductor:
                 self._events.stepped(step)
                 if step.report.interrupted:
                     break
-        return Result(tuple(step.report for step in walk.steps), walk)
+            else:
+                if (seconds := walk.settled) > 0:
+                    self._events.settling(seconds)
+                    await trio.sleep(seconds)
+        return Result(tuple(step.report for step in walk.steps), walk, warnings=self._plan.warnings)
 
     async def hold(self, testbed: Testbed, reload: Callable[[], Plan]) -> None:
         """Keep the route up and follow the manifests, until cancelled."""
@@ -169,23 +234,27 @@ class _Conductor:
             self._events.holding(target, testbed.ports[target.listener.name])
         start, ports = testbed.accepted(), testbed.ports
 
-        def read() -> Plan:
-            plan = reload()
-            trio.from_thread.run_sync(self._say_notices, plan)
-            return plan
-
         def shifted() -> None:
             nonlocal start, ports
             start = testbed.accepted()
             for target in targets(testbed.route):
-                self._events.shifted(target, testbed.route.shares(target.chain))
+                cut = testbed.drain if testbed.cuts else None
+                self._events.shifted(target, testbed.route.shares(target.chain), cut)
             if testbed.ports != ports:
                 ports = testbed.ports
                 self.say_ports(testbed)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._say_accepted, testbed, lambda: start)
-            await follow(testbed, read, self._plan, shifted=shifted, refused=self._events.refused)
+            await follow(
+                testbed,
+                reload,
+                self._plan,
+                heard=self._say_notices,
+                shifted=shifted,
+                refused=self._events.refused,
+                undone=self._events.undone,
+            )
 
     def say_ports(self, testbed: Testbed) -> None:
         """Say where the route can be reached."""
@@ -205,21 +274,26 @@ class _Conductor:
     async def _say_accepted(self, testbed: Testbed, since: Callable[[], dict[str, int]]) -> None:
         """Tell who got the connections since the last shift, whenever some came."""
         said: Counter[str] = Counter()
+        due = 0.0
         while True:
             counts = Counter(testbed.accepted()) - Counter(since())
-            if counts and counts != said:
-                self._events.accepted(counts)
-            said = counts
+            if counts != said and (trio.current_time() >= due or not said <= counts):
+                if counts:
+                    self._events.accepted(counts)
+                    due = trio.current_time() + _SAY_AGAIN
+                said = counts
             await trio.sleep(_SAY)
 
 
-async def follow(
+async def follow(  # noqa: PLR0913 - who is told of what
     testbed: Testbed,
     read: Callable[[], Plan],
     plan: Plan,
     *,
     shifted: Callable[[], object],
     refused: Callable[[TrioEchoError], object],
+    heard: Callable[[Plan], object] = lambda _: None,
+    undone: Callable[[], object] = lambda: None,
 ) -> None:
     """Put every change of the manifests up, until cancelled.
 
@@ -232,14 +306,19 @@ async def follow(
         shifted: called when the new route is up.
         refused: called with the reason where the new manifests, or Envoy, do
             not allow it; the last good route stays.
+        heard: called with every plan that was read.
+        undone: called when the manifests say again what is up, after a refusal.
     """
     route = plan.route
     watched = set(plan.files)
     seen: _Fingerprint | None = None
+    broken = False
 
     async def take_in() -> None:
         nonlocal route
-        found = await trio.to_thread.run_sync(read)
+        # A reader that waits for kubectl, or for a disk, holds up no Ctrl-C.
+        found = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        heard(found)
         # Files that are new here are read once more in the next turn: an edit
         # since they were read would be missed otherwise.
         watched.update(found.files)
@@ -247,14 +326,18 @@ async def follow(
             await testbed.change(found.route)
             route = found.route
             shifted()
+        elif broken:
+            undone()
 
     while True:
-        now = await trio.to_thread.run_sync(_fingerprint, watched)
+        now = await trio.to_thread.run_sync(_fingerprint, watched, abandon_on_cancel=True)
         if now != seen:
             seen = now
             try:
                 await take_in()
+                broken = False
             except TrioEchoError as error:
+                broken = True
                 refused(error)
         await trio.sleep(_LOOK)
 

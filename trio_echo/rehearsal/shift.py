@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from trio_echo.prober.picture import COLOURS, Canvas, steps
-from trio_echo.prober.remarks import percent
+from trio_echo.prober.remarks import duration, percent
 from trio_echo.rehearsal.judge import judge
 
 if TYPE_CHECKING:
@@ -22,13 +22,22 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.route import Route
     from trio_echo.rehearsal.testbed import Testbed
 
-__all__ = ["Sample", "Step", "Walk", "walk_to_svg", "walking"]
+__all__ = ["Cut", "Sample", "Step", "Walk", "walk_to_json", "walk_to_svg", "walking"]
 
 _SAMPLE = 0.05
 """Seconds between two looks at the counts, for the picture."""
 
 _KEPT = 5
-"""Connections opened at each step and kept to the end."""
+"""Connections opened at each step and kept."""
+
+_TALK = 0.5
+"""Seconds between two lines on a kept connection."""
+
+_AFTER = 2.0
+"""Seconds after the drain time of the last change in which connections are cut."""
+
+_EARLY = 0.5
+"""Seconds by which a cut may seem to come before the drain time is over."""
 
 _PAUSE = 0.01
 """Seconds between two connections of the client that never stops."""
@@ -68,6 +77,28 @@ class Step:
     check: CrossCheck
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The end of an open connection that its client did not want.
+
+    Attributes:
+        time: when, in seconds since the walk began.
+        age: how long it had been open, in seconds.
+        name: the prefix that it was answered with.
+        unanswered: whether a line was on its way, which is never answered.
+        drained: whether the drain time of a change that it lived through was
+            over: that is what the data plane does, and no loss.
+        again: seconds until another connection was answered; None if none was.
+    """
+
+    time: float
+    age: float
+    name: str
+    unanswered: bool
+    drained: bool
+    again: float | None
+
+
 class Walk:
     """A walk that is under way, or done.
 
@@ -75,8 +106,12 @@ class Walk:
         steps: what was judged so far, in the order of the walk.
         samples: the counts over time.
         between: connections of the client that never stops.
-        kept: connections that stay open from their step to the end.
-        lost: connections that failed, of the probe or of these clients.
+        kept: connections that clients open at each step, and want to keep.
+        cuts: the ends of those that the data plane cut, in their order.
+        changes: when the route changed so that open connections are cut.
+        lost: connections that failed, of the probe or of these clients, and
+            those that were cut for no change.
+        drain: seconds from a change to the end of older connections.
     """
 
     def __init__(self, testbed: Testbed, target: Target, configure: Configure) -> None:
@@ -86,9 +121,10 @@ class Walk:
         self._testbed = testbed
         self._target = target
         self._configure = configure
-        self._clients = _Clients(testbed.ports[target.listener.name])
+        self.drain = testbed.drain
+        self._clients = _Clients(testbed.ports[target.listener.name], testbed.drain)
         self._tallies: list[Tally] = []
-        self._began = trio.current_time()
+        self._nursery: trio.Nursery | None = None
 
     @property
     def between(self) -> int:  # noqa: D102 - an attribute of the class
@@ -96,19 +132,41 @@ class Walk:
 
     @property
     def kept(self) -> int:  # noqa: D102 - the same
-        return len(self._clients.kept)
+        return self._clients.kept
+
+    @property
+    def cuts(self) -> Sequence[Cut]:  # noqa: D102 - the same
+        return self._clients.cuts
+
+    @property
+    def changes(self) -> Sequence[float]:  # noqa: D102 - the same
+        return self._clients.changes
 
     @property
     def lost(self) -> int:  # noqa: D102 - the same
         return self._clients.lost + sum(step.report.errors for step in self.steps)
 
     def __str__(self) -> str:
-        """One line: what was lost on the way."""
+        """What was lost on the way, and what became of open connections, a line each."""
         probed = sum(step.report.connections for step in self.steps)
         lost = "none was lost" if not self.lost else f"{self.lost} WERE LOST"
         return (
             f"on the way: {probed} connections of the probe, {self.between} of a client that"
-            f" never stopped, {self.kept} kept open to the end: {lost}"
+            f" never stopped: {lost}\nopen connections: {self._fates()}"
+        )
+
+    def _fates(self) -> str:
+        """What became of the connections that clients wanted to keep."""
+        cuts = [each for each in self.cuts if each.drained]
+        if not cuts:
+            return f"{self.kept} kept to the end, none was cut by a change"
+        unanswered = sum(each.unanswered for each in cuts)
+        waits = [each.again for each in cuts if each.again is not None]
+        again = f"answered again within {duration(max(waits))}" if waits else "NEVER answered again"
+        return (
+            f"{len(cuts)} of {self.kept} were CUT {self.drain} s after a change of weights, the"
+            f" drain time; {unanswered} with a line on its way, which is never answered;"
+            f" their clients connected anew and were {again}"
         )
 
     async def step(self, weights: Sequence[int], watch: Callable[[Tally], object]) -> Step:
@@ -124,9 +182,14 @@ class Walk:
             watch(tally)
 
         testbed = self._testbed
+        # The moment before: a short drain time is over when Envoy has answered.
+        self._clients.changes.append(self._now())
         await testbed.change(_with_weights(testbed.route, self._target, weights))
         began = self._now()
-        await self._clients.keep(_KEPT)
+        if not testbed.cuts:
+            self._clients.changes.pop()
+        assert self._nursery is not None  # noqa: S101 - `run` has set it
+        await self._clients.keep(_KEPT, self._nursery)
         target = replace(self._target, chain=self._target.chain.weighted(weights))
         report, check = await judge(
             testbed, target, self._configure, watch=seen, beside=self._clients
@@ -141,22 +204,21 @@ class Walk:
         self.steps.append(step)
         return step
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Let the clients come and the samples be taken, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._clients.never_stop)
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._clients.never_stop)
+            task_status.started()
             while True:
                 self._take_sample()
                 await trio.sleep(_SAMPLE)
 
-    async def finish(self) -> None:
-        """Look at the counts once more, and ask the connections that were kept."""
-        self._take_sample()
-        await self._clients.ask_kept()
-
-    def close(self) -> None:
-        """Close the connections that were kept."""
-        self._clients.close()
+    @property
+    def settled(self) -> float:
+        """Seconds from now to the end of the last change's drain time; 0 if it is over."""
+        if not self.changes:
+            return 0.0
+        return max(0.0, self.changes[-1] + self.drain + _AFTER - self._now())
 
     def _take_sample(self) -> None:
         """Keep the counts of this moment."""
@@ -167,7 +229,7 @@ class Walk:
 
     def _now(self) -> float:
         """Seconds since the walk began."""
-        return trio.current_time() - self._began
+        return self._clients.now()
 
 
 @asynccontextmanager
@@ -175,8 +237,9 @@ async def walking(testbed: Testbed, target: Target, configure: Configure) -> Asy
     """Walk a route through several weights: each `Walk.step` in the block is one.
 
     Meanwhile one client opens a connection after the other without a pause at
-    the changes, and a few connections are opened at each step and kept: they
-    must be with their backend still when the block ends.
+    the changes, and a few connections are opened at each step and kept, with a
+    line now and then: what becomes of them is told. Clients whose connection
+    is cut connect anew.
 
     Args:
         testbed: what is up.
@@ -184,14 +247,10 @@ async def walking(testbed: Testbed, target: Target, configure: Configure) -> Asy
         configure: makes a probe's configuration.
     """
     walk = Walk(testbed, target, configure)
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(walk.run)
-            yield walk
-            nursery.cancel_scope.cancel()
-        await walk.finish()
-    finally:
-        walk.close()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(walk.run)
+        yield walk
+        nursery.cancel_scope.cancel()
 
 
 def _with_weights(route: Route, target: Target, weights: Sequence[int]) -> Route:
@@ -218,21 +277,30 @@ class _Clients:
         answered: connections that got their first answer, by prefix.
         launched: connections that were begun.
         between: those of the client that never stops.
-        lost: connections that failed at any time.
-        kept: open connections and the prefix that each began with.
-        quiet: whoever holds it sees no connection of the client that never
-            stops on its way.
+        lost: connections that failed at any time, or were cut for no change.
+        kept: how many clients want to keep their connection.
+        cuts: what became of those.
+        changes: when the route changed so that open connections will be cut.
+        quiet: whoever holds it sees no connection on its way.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, drain: float = 0.0) -> None:
         """Prepare clients of a loopback port."""
         self.answered: Counter[str] = Counter()
         self.launched = 0
         self.between = 0
         self.lost = 0
-        self.kept: list[tuple[trio.SocketStream, str]] = []
+        self.kept = 0
+        self.cuts: list[Cut] = []
+        self.changes: list[float] = []
         self.quiet = trio.Lock()
         self._port = port
+        self._drain = drain
+        self._began = trio.current_time()
+
+    def now(self) -> float:
+        """Seconds since these clients were made."""
+        return trio.current_time() - self._began
 
     async def never_stop(self) -> None:
         """Open one connection after the other, one line on each."""
@@ -244,26 +312,44 @@ class _Clients:
                     await trio.aclose_forcefully(stream[0])
             await trio.sleep(_PAUSE)
 
-    async def keep(self, number: int) -> None:
-        """Open connections that stay."""
+    async def keep(self, number: int, nursery: trio.Nursery) -> None:
+        """Open connections that clients in the nursery want to keep."""
         for _ in range(number):
-            stream = await self._open()
-            if stream is not None:
-                self.kept.append(stream)
+            found = await self._open()
+            if found is not None:
+                self.kept += 1
+                nursery.start_soon(self._keep, *found)
 
-    async def ask_kept(self) -> None:
-        """Ask once more on every kept connection: it must be with its backend still."""
-        for stream, name in self.kept:
+    async def _keep(self, stream: trio.SocketStream, name: str) -> None:
+        """Keep a connection, and connect anew where it is cut. Nothing is open in the end."""
+        while True:
+            opened = self.now()
             try:
-                still = await _exchange(stream)
-            except (OSError, trio.TooSlowError, trio.BrokenResourceError):
-                still = None
-            self.lost += still != name
-
-    def close(self) -> None:
-        """Close what was kept."""
-        for stream, _ in self.kept:
-            stream.socket.close()
+                unanswered = await _talk(stream, name)
+            finally:
+                stream.socket.close()
+            ended = self.now()
+            drained = any(
+                opened < each and ended >= each + self._drain - _EARLY for each in self.changes
+            )
+            self.lost += not drained
+            async with self.quiet:
+                asked = self.now()
+                found = await self._open()
+                again = None if found is None else self.now() - asked
+            self.cuts.append(
+                Cut(
+                    time=ended,
+                    age=ended - opened,
+                    name=name,
+                    unanswered=unanswered,
+                    drained=drained,
+                    again=again,
+                )
+            )
+            if found is None:
+                return
+            stream, name = found
 
     async def _open(self) -> tuple[trio.SocketStream, str] | None:
         """Open a connection and ask on it; None where that fails, which is counted.
@@ -288,6 +374,21 @@ class _Clients:
         return stream, name
 
 
+async def _talk(stream: trio.SocketStream, name: str) -> bool:
+    """Send a line now and then, until the connection ends; whether one was on its way then."""
+    while True:
+        with trio.move_on_after(_TALK) as pause:
+            with suppress(OSError, trio.BrokenResourceError):
+                await stream.receive_some()
+            return False  # nothing is due: it is the end
+        assert pause.cancelled_caught  # noqa: S101 - else it has returned
+        try:
+            if await _exchange(stream) != name:
+                return True
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError):
+            return True
+
+
 async def _exchange(stream: trio.SocketStream) -> str | None:
     """Send a line; the prefix of the answer, or None at end of file."""
     answer = b""
@@ -301,9 +402,31 @@ async def _exchange(stream: trio.SocketStream) -> str | None:
     return answer.removesuffix(b" ?\n").decode(errors="replace")
 
 
+def walk_to_json(walk: Walk) -> dict[str, object]:
+    """What a walk found beside its steps, for JSON; times in seconds."""
+    return {
+        "drain": walk.drain,
+        "changes": [round(each, 3) for each in walk.changes],
+        "between": walk.between,
+        "kept": walk.kept,
+        "lost": walk.lost,
+        "cuts": [
+            {
+                "time": round(cut.time, 3),
+                "age": round(cut.age, 3),
+                "backend": cut.name,
+                "unanswered": cut.unanswered,
+                "drained": cut.drained,
+                "again": None if cut.again is None else round(cut.again, 4),
+            }
+            for cut in walk.cuts
+        ],
+    }
+
+
 _WIDTH = 860.0
 _LEFT, _RIGHT = 70.0, 830.0
-_TOP, _HEIGHT = 100.0, 260.0
+_TOP, _HEIGHT = 116.0, 260.0
 _WINDOW = 40
 """Connections behind each point of a line: fewer would be noise, more would hide
 how fast the traffic moves."""
@@ -322,9 +445,11 @@ def walk_to_svg(walk: Walk) -> str:
     verdicts = [str(step.report.verdict or "no verdict") for step in walk.steps]
     title = f"Traffic shifted in {len(walk.steps)} steps: {', '.join(verdicts)}"
     canvas = Canvas(_WIDTH, title, str(walk))
+    first, second = str(walk).split("\n")
     style = "pass" if set(verdicts) == {"PASS"} and not walk.lost else "fail"
     canvas.text(30, 38, title, f"head {style}")
-    canvas.text(30, 62, str(walk), "muted")
+    canvas.text(30, 60, first, "muted")
+    canvas.text(30, 78, second, "small muted")
     names = list(dict.fromkeys(name for step in walk.steps for name in step.weights))
     end = _Plot(canvas, walk, names).draw()
     return canvas.finish(end + 22)
@@ -337,7 +462,8 @@ class _Plot:
         self._canvas = canvas
         self._walk = walk
         self._names = names
-        self._last = max(step.ended for step in walk.steps)
+        moments = [step.ended for step in walk.steps] + [cut.time for cut in walk.cuts]
+        self._last = max(moments)
 
     def draw(self) -> float:
         """Draw scales, steps, lines, table and legend. Returns where that ends."""
@@ -355,6 +481,9 @@ class _Plot:
             points = [(self._x(time), self._y(share)) for time, share in self._shares(name)]
             if points:
                 canvas.path(points, f"line s-{_colour(number)}")
+        for cut in self._walk.cuts:
+            x = self._x(cut.time)
+            canvas.line(x, bottom - 10, x, bottom, "line s-muted")
         end = self._draw_table(bottom + 44)
         self._draw_legend(end + 12)
         return end + 12
@@ -403,6 +532,8 @@ class _Plot:
             self._canvas.text(x + 24, y, name[:16])
             x += 24 + 8 * len(name[:16]) + 28
         note = f"line: share of {_WINDOW} connections at a time · band: tolerance"
+        if self._walk.cuts:
+            note += " · at the foot: cut connections"
         self._canvas.text(_RIGHT, y, note, "small muted", "end")
 
     def _shares(self, name: str) -> Iterator[tuple[float, float]]:

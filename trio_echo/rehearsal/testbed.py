@@ -21,7 +21,7 @@ from trio_echo.errors import RehearsalError, TrioEchoError
 from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.dataplane import configure
 from trio_echo.rehearsal.process import Envoy
-from trio_echo.rehearsal.route import Endpoint, manifest_ports
+from trio_echo.rehearsal.route import DRAIN, Endpoint, manifest_ports
 from trio_echo.server.config import TLSConfig
 from trio_echo.server.service import serve
 
@@ -40,7 +40,7 @@ _KINDS = ("endpoint", *_MANAGERS)
 
 
 @asynccontextmanager
-async def open_testbed(route: Route, binary: str) -> AsyncIterator[Testbed]:
+async def open_testbed(route: Route, binary: str, *, drain: int = DRAIN) -> AsyncIterator[Testbed]:
     """Run a route while the block lasts: its backends, and Envoy in front of them.
 
     One nursery holds all of it. Whatever ends the block, the backends'
@@ -49,13 +49,14 @@ async def open_testbed(route: Route, binary: str) -> AsyncIterator[Testbed]:
     Args:
         route: what to put up; `Testbed.change` replaces it later.
         binary: the path of Envoy.
+        drain: seconds after which a replaced listener's connections are cut.
 
     Raises:
         RehearsalError: a backend or Envoy did not start, or ended by itself.
     """
     with one_error(), tempfile.TemporaryDirectory(prefix="trio-echo-") as folder:
         async with trio.open_nursery() as nursery:
-            testbed = Testbed(route, Envoy(binary, Path(folder)), Path(folder), nursery)
+            testbed = Testbed(route, Envoy(binary, Path(folder), drain), Path(folder), nursery)
             await testbed.open()
             yield testbed
             nursery.cancel_scope.cancel()
@@ -145,6 +146,8 @@ class Testbed:
         envoy: the process in front.
         authority: who signed the certificates of backends with TLS; None
             before there is one.
+        drain: seconds after which connections of a replaced listener are cut.
+        cuts: whether the last change replaced a listener.
     """
 
     def __init__(self, route: Route, process: Envoy, folder: Path, nursery: trio.Nursery) -> None:
@@ -159,10 +162,13 @@ class Testbed:
         self._replicas: dict[tuple[str, int], _Replica] = {}
         self._retired: list[_Replica] = []
         self._clusters: dict[str, envoy.Json] = {}
+        self._listeners: dict[str, envoy.Json] = {}
         self._endpoints: dict[str, envoy.Json] = {}
         self._addresses: dict[Endpoint, tuple[str, int]] = {}
         self._prefixes: dict[tuple[str, int], str] = {}
         self._version = 0
+        self.drain = process.drain
+        self.cuts = False
 
     async def open(self) -> None:
         """Start the backends, then Envoy with the route."""
@@ -186,9 +192,10 @@ class Testbed:
     async def change(self, route: Route) -> None:
         """Put up another route in place of this one.
 
-        Connections that are open stay where they are, later ones go the new
-        way, and nothing is refused meanwhile. A backend that the new route
-        does not need runs on for the connections it has.
+        Later connections go the new way, and nothing is refused meanwhile.
+        Those that are open stay where they are, for good if their listener is
+        the same, else until Envoy's drain time is over: see `cuts`. A backend
+        that the new route does not need runs on for the connections it has.
 
         Raises:
             RehearsalError: Envoy refuses the route; the former one stays up.
@@ -281,6 +288,10 @@ class Testbed:
                 self._replace(machine.endpoints_file(name), [resource], kind)
         else:
             resources = self._clusters.values() if kind == "cluster" else found.listeners
+            if kind == "listener":
+                new = {each["name"]: each for each in found.listeners}
+                self.cuts = any(new.get(name) != old for name, old in self._listeners.items())
+                self._listeners = new
             self._replace(self._file(kind), resources, kind)
 
     def _replace(self, file: str, resources: Iterable[envoy.Json], kind: str) -> None:
