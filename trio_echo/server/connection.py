@@ -166,37 +166,27 @@ async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reas
             `end_politely` gives it the time to read that.
     """
     try:
-        try:
-            if not await _relay(stream, framer):
-                return "drain"
-        except LineTooLongError as error:
-            await stream.send_all(error.answer)
-            return "line-too-long"
+        while True:
+            try:
+                await stream.relay(framer.feed, framer.chunk_size)
+                break
+            except LineTooLongError as error:
+                await stream.send_all(error.answer)
+                return "line-too-long"
+            except EndedError as ended:
+                # What has come since the drain's look is served like all before it.
+                # From here to the end of file that the client reads is no checkpoint.
+                if ended.reason != "drain" or not stream.pending():
+                    return ended.reason
         if rest := framer.end():
             await stream.send_all(rest)
     except EndedError as ended:
-        # Idle or memory; amid the last words too, when the client does not read them.
+        # Amid the last words too, when the client does not read them.
         return ended.reason
     if tls:
         with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
             await stream.send_eof()
     return "eof"
-
-
-async def _relay(stream: Stream, framer: Framer) -> bool:
-    """Answer every chunk; return True at the client's end, False at that of a drain."""
-    while True:
-        try:
-            await stream.relay(framer.feed, framer.chunk_size)
-        except EndedError as ended:
-            if ended.reason != "drain":
-                raise
-            # What has come since the drain's look is served like all before it.
-            # From here to the end of file that the client reads is no checkpoint.
-            if not stream.pending():
-                return False
-        else:
-            return True
 
 
 async def end_politely(stream: Stream) -> None:
