@@ -15,8 +15,6 @@ can be imported without trio. Nothing is logged until you set up `logging`.
 
 from __future__ import annotations
 
-from importlib import import_module
-
 TYPE_CHECKING = False  # typing takes 5 ms, which each start of the command would wait for
 if TYPE_CHECKING:
     from trio_echo.api import rehearse
@@ -89,6 +87,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Load a public name when it is first used."""
+    from importlib import import_module  # noqa: PLC0415 - not before signals are minded
+
     if name == "__version__":
         return import_module("importlib.metadata").version("trio-echo")
     if name not in _HOMES:

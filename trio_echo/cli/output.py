@@ -122,8 +122,8 @@ class Output:
         if len(on_stdout) > 1:
             raise ConfigError(on_stdout[1], f"stdout is for --{on_stdout[0]} already")
         for field, place in self._places.items():
-            if place not in {None, "-"} and not _is_writable(Path(str(place))):
-                raise ConfigError(field, f"cannot write {place!r}")
+            if place not in {None, "-"} and (reason := _obstacle(Path(str(place)))):
+                raise ConfigError(field, f"cannot write {place!r}: {reason}")
         self.words = Words(stderr=bool(on_stdout))
 
     def publish(self, report: Report) -> ExitCode:
@@ -329,9 +329,14 @@ _KINDS = {
 }
 
 
-def _is_writable(place: Path) -> bool:
+def _obstacle(place: Path) -> str:
+    """Why a file cannot be written; nothing if it can."""
+    if place.is_dir():
+        return "it is a folder"
+    if not place.parent.is_dir():
+        return "there is no such folder"
     target = place if place.exists() else place.parent
-    return target.exists() and not place.is_dir() and os.access(target, os.W_OK)
+    return "" if os.access(target, os.W_OK) else "no permission"
 
 
 _NO_REPLACING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
