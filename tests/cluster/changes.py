@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from cluster.asking import FAILED, connect, who_answers
 from cluster.cases import Ask, read_cases
 from cluster.judge import shift
+from cluster.processes import run_all
 from cluster.record import entrance, set_up, settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from cluster.api import Document
+    from cluster.cases import Case
     from cluster.node import Node
 
 DRAIN = 10
@@ -256,9 +258,26 @@ async def live_shift(node: Node, client: str, *, cuts: bool) -> None:
         # It took a while until the new weights were there, which counts here too.
         right = found.cut == 20 and 44 < found.after[0] < 53 if cuts else found.cut == 0
         assert right, str(found)
+        walk = await _rehearsed(node, case)
+        print(f"     the rehearsal of the same YAML: {len(walk['cuts'])} cut", flush=True)
+        assert bool(walk["cuts"]) == cuts, walk
+        late = [cut["time"] - walk["changes"][0] - walk["drain"] for cut in walk["cuts"]]
+        assert all(0 <= each < 1 for each in late), walk
     finally:
         for document in reversed(case.documents):
             await node.api.delete(await node.api.path(document))
+
+
+async def _rehearsed(node: Node, case: Case) -> dict[str, Any]:
+    """What the rehearsal says of the same shift, with a short drain time."""
+    route, report = node.logs / "route.yaml", node.logs / "shift.json"
+    route.write_text(case.text, encoding="utf-8")
+    program = str(node.programs["trio-echo"])
+    words = ("--shift=80/20,20/80", "--drain=2", f"--json={report}")
+    code, said = await run_all(program, "rehearse", str(route), *words)
+    assert code == 0, said
+    walk: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))["walk"]
+    return walk
 
 
 async def _load(host: str, counts: list[tuple[float, str]], stop: trio.CancelScope) -> None:

@@ -67,6 +67,7 @@ async def control_plane(
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder}/server.key",
             f"--service-account-signing-key-file={folder}/server.key",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--kubelet-client-certificate={folder}/admin.pem",
             f"--kubelet-client-key={folder}/admin.key",
             # Webhooks are called at a pod's address: the node has no kube-proxy at first.

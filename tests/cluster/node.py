@@ -72,6 +72,7 @@ async def node(programs: Mapping[str, Path], logs: Path) -> AsyncIterator[Node]:
             "install-cni": Image([]),
             "gateway": Image(["envoy-gateway"]),
             "envoy": Image(["envoy"]),
+            "argo-rollouts": Image(["rollouts-controller"]),
         }
 
         def image(reference: str) -> Image | None:
