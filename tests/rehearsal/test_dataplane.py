@@ -127,6 +127,19 @@ def test_circuit_breakers_are_those_of_each() -> None:
     assert "max_connections" not in gateway["thresholds"][0]
 
 
+def test_tls_towards_backends_is_begun_where_a_policy_says_so() -> None:
+    """A DestinationRule with tls.mode SIMPLE, for one."""
+    route = spread(("a", 1), plane="istio")
+    (listener,) = route.listeners
+    (destination,) = listener.chains[0].destinations
+    secure = replace(destination, policy=replace(destination.policy, tls=True))
+    chain = replace(listener.chains[0], destinations=(secure,))
+    other = replace(route, listeners=(replace(listener, chains=(chain,)),))
+    plain, tls = (configure(each, machine(each)).clusters[0] for each in (route, other))
+    assert "transport_socket" not in plain
+    assert tls["transport_socket"]["name"] == "envoy.transport_sockets.tls"
+
+
 @examples(0.25)
 @given(routes())
 def test_static_configuration_watches_no_file(route: Route) -> None:

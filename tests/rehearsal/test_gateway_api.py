@@ -496,6 +496,23 @@ def test_listeners_of_one_port_are_one() -> None:
     assert listener.name.endswith("port 443 (rest, tls, end)")
     names = [(chain.sni, chain.tls is not None) for chain in listener.chains]
     assert names == [(("a.com",), True), (("b.com",), False), (("c.org",), False)]
+    found = plan(
+        BACKENDS,
+        gateway(f"{rest}, {ends}"),
+        *(
+            called(
+                section,
+                route(
+                    SECURE,
+                    f"{{name: gateway, sectionName: {section}}}",
+                    kind="TLSRoute",
+                    more="  hostnames: [a.com]",
+                ),
+            )
+            for section in ("rest", "end")
+        ),
+    )
+    assert [chain.tls is not None for chain in chains(found)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -602,6 +619,33 @@ def test_mistake_is_named_with_file_document_and_field(old: str, new: str, messa
     assert re.search(message, str(caught.value)), caught.value
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("1.yaml:")
+
+
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside}
+spec: {hosts: [example.com, other.com], ports: [{number: 443, name: tls, protocol: TLS}]}
+status: {}
+"""
+
+
+def test_hosts_outside_the_cluster() -> None:
+    """As a parent, a ServiceEntry with a listener for each host; as a backend, a Hostname."""
+    outside = "{group: networking.istio.io, kind: Hostname, name: example.com, port: 443}"
+    parent = "{group: networking.istio.io, kind: ServiceEntry, name: outside}"
+    found = plan(BACKENDS, ENTRY, route(outside, parent))
+    assert shares(found) == [(443, (), {"example.com": 1})] * 2
+    assert notices(found, ["ServiceEntry outside", "status"])
+    with pytest.raises(ManifestError, match="got Hostname of networking"):
+        plan(BACKENDS, ENTRY, gateway(TCP), route(outside), plane="envoy-gateway")
+
+
+def test_route_has_parents_in_several_gateways() -> None:
+    """Each is a parent of its own."""
+    gateways = [gateway(TCP), gateway(TCP, "second")]
+    found = plan(BACKENDS, *gateways, route(BOTH, "{name: gateway}, {name: second}"))
+    assert [port for port, _, _ in shares(found)] == [9000, 9000]
 
 
 def test_parts_of_one_parent_are_told_apart() -> None:
