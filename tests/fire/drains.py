@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from certificates import Certificates
 from fire.clients import Account, Order
 from fire.link import MIRRORS, SERVER, slow_link
-from fire.server import serving
+from fire.server import free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +122,7 @@ def drain(plan: Plan, python: str = sys.executable, chance: random.Random | None
         if order.tls:
             files = Certificates.issue(Path(folder))
             order = replace(order, tls=str(files.ca))
-            spare = str(_free_port())
+            spare = str(free_port())
             options += [
                 "--tls-ports",
                 spare,
@@ -163,11 +162,6 @@ def coming(order: Order) -> Iterator[subprocess.Popen[str]]:
             yield clients
         finally:
             clients.kill()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def _stall(process: subprocess.Popen[str], chance: random.Random) -> None:

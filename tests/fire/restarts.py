@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fire.clients import Account, Order
 from fire.drains import coming
-from fire.server import ServerProcess, serving
+from fire.server import ServerProcess, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -271,12 +271,6 @@ def _can_bind(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ServerProcess", "serving"]
+__all__ = ["ServerProcess", "free_port", "serving"]
 
 _LISTENING: Final = re.compile(r"(listening|admin pages) on (\S+):(\d+)")
 _COUNTED: Final = re.compile(r"connections (?:cut|refused).* count=(\d+)")
@@ -156,3 +157,9 @@ def serving(
         finally:
             process.kill()
             process.wait()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 from certificates import Certificates
-from fire.server import ServerProcess, serving
+from fire.server import ServerProcess, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -351,12 +351,16 @@ class Load:
 
 def soak(load: Load) -> bool:
     """Run all of it; print the table; tell whether everything held."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as spare:
+    with tempfile.TemporaryDirectory() as folder:
         files = Certificates.issue(Path(folder))
-        spare.bind(("127.0.0.1", 0))
-        tls_port = str(spare.getsockname()[1])
-        spare.close()
-        tls = ("--tls-ports", tls_port, "--tls-cert", str(files.cert), "--tls-key", str(files.key))
+        tls = (
+            "--tls-ports",
+            str(free_port()),
+            "--tls-cert",
+            str(files.cert),
+            "--tls-key",
+            str(files.key),
+        )
         options = ("--host", "127.0.0.1", "--admin-port", "0", *tls, "0", "one")
         with serving(*options, listeners=3) as server:
             return _soak(server, load)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fire.server import free_port
 
 LINES = 20_000
 
@@ -30,8 +31,7 @@ def connect(port: int) -> socket.socket:
 @pytest.mark.parametrize("in_time", [False, True], ids=["never read", "read in the end"])
 def test_clients_are_served_and_signals_obeyed(in_time: bool) -> None:
     """The pipe is full after some hundred lines; 20,000 are answered, and the rest is counted."""
-    with socket.create_server(("127.0.0.1", 0)) as spare:
-        port = spare.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).with_name("trio-echo")), "serve", "--host", "127.0.0.1"]
     with subprocess.Popen(
         [*command, "--log-lines", str(port), "one"], stderr=subprocess.PIPE

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 TRIO_ECHO = Path(sys.executable).with_name("trio-echo")
+TIMES = int(os.environ.get("TRIO_ECHO_TIMES", "8"))
 CONTAINERFILE = Path(__file__).parents[2] / "container" / "Containerfile"
 
 
@@ -58,6 +59,3 @@ def first_process(parent: int) -> int:
 def test_the_first_process_obeys_from_its_first_millisecond(milliseconds: int) -> None:
     """However soon SIGTERM comes: it ends, with 0, and is not left to run for ever."""
     assert all(obeys(milliseconds / 1000) for _ in range(TIMES))
-
-
-TIMES = int(os.environ.get("TRIO_ECHO_TIMES", "8"))
