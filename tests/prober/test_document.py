@@ -139,11 +139,12 @@ def test_counts_are_counted_not_believed() -> None:
     document = json.loads(to_json(made(["one"])))
     counts = document["runs"][0]["counts"]
     counts["mixed"] = -1
-    with pytest.raises(TrioEchoError, match=r"damaged report: ValueError.*-1 is no count"):
+    with pytest.raises(TrioEchoError, match=r"damaged report: runs\[0\]\.counts: -1 is no count"):
         from_json(json.dumps(document))
     counts["mixed"] = 0
     document["expectation"]["margin"] = 7
-    with pytest.raises(TrioEchoError, match="damaged report: must be more than 0 and less than 1"):
+    reason = "damaged report: expectation: must be more than 0 and less than 1"
+    with pytest.raises(TrioEchoError, match=reason):
         from_json(json.dumps(document))
 
 
@@ -160,6 +161,10 @@ def test_counts_that_do_not_agree_are_refused() -> None:
     [
         (("began",), "yesterday"),
         (("began",), "2026-08-01"),
+        (("began",), {"x": 1}),
+        (("tag",), None),
+        (("address",), ["x" * 10_000]),
+        (("examples",), 1),
         (("elapsed",), -1),
         (("elapsed",), 1e300),
         (("max_errors",), -1),
@@ -175,7 +180,7 @@ def test_counts_that_do_not_agree_are_refused() -> None:
     ],
 )
 def test_damage_is_named(place: tuple[str, ...], value: object) -> None:
-    """One line that says so, whatever is wrong and wherever it stands."""
+    """One short line that says so and names the field, whatever is wrong."""
     document = json.loads(to_json(made(["one"])))
     at = document["runs"][0]
     for name in place[:-1]:
@@ -183,7 +188,13 @@ def test_damage_is_named(place: tuple[str, ...], value: object) -> None:
     at[place[-1]] = value
     with pytest.raises(TrioEchoError, match="a damaged report: ") as refused:
         from_json(json.dumps(document))
-    assert "\n" not in str(refused.value)
+    message = str(refused.value)
+    assert f"runs[0].{place[0]}" in message
+    assert "\n" not in message
+    assert len(message) < 300
+    del document["runs"][0][place[0]]
+    with pytest.raises(TrioEchoError, match=rf"a damaged report: runs\[0\]\.{place[0]} is missing"):
+        from_json(json.dumps(document))
 
 
 def test_run_twice_or_never_is_damage() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -132,11 +133,10 @@ def from_json(text: str | bytes) -> Report:
     if isinstance(document.get("error"), str):
         raise TrioEchoError(f"holds no report but an error: {visible(document['error'])}")
     try:
-        report = _report(document)
+        report = _report(_every_text(document, _as_it_came))
         to_json(report)  # whatever cannot be put into words again is damaged as well
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        what = error.reason if isinstance(error, ConfigError) else repr(error)
-        raise TrioEchoError(f"a damaged report: {visible(what)}") from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        raise TrioEchoError("a damaged report: a text or a figure cannot be read") from None
     return report
 
 
@@ -296,58 +296,115 @@ def _report(document: dict[str, Any]) -> Report:
     """Rebuild a report from what cannot be derived.
 
     Raises:
-        ConfigError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError:
-            something cannot be.
+        TrioEchoError: a field is missing, or holds what no probe writes.
     """
-    document = _every_text(document, _as_it_came)
-    expected = document["expectation"]
-    expectation = Expectation(
-        {name: float(weight) for name, weight in expected["weights"].items()},
-        margin=float(expected["margin"]),
-        tolerance=float(expected["tolerance"]),
-        alpha=float(expected["alpha"]),
-    )
-    runs = tuple(map(_read_run, document["runs"]))
-    if len({run.tag for run in runs}) != len(document["runs"]) or not runs:
-        raise ValueError("it holds no run, or one twice")
+    expectation = _take(document, "", "expectation", _expectation)
+    count = len(_take(document, "", "runs", list))
+    runs = tuple(_read_run(document["runs"][index], f"runs[{index}].") for index in range(count))
+    if len({run.tag for run in runs}) != count or not runs:
+        raise TrioEchoError("a damaged report: it holds no run, or one twice")
     return Report(expectation, runs)
 
 
-def _read_run(document: dict[str, Any]) -> Run:
+def _expectation(document: dict[str, Any]) -> Expectation:
+    return Expectation(
+        {name: float(weight) for name, weight in document["weights"].items()},
+        margin=float(document["margin"]),
+        tolerance=float(document["tolerance"]),
+        alpha=float(document["alpha"]),
+    )
+
+
+def _read_run(document: dict[str, Any], where: str) -> Run:
     """Rebuild one run, and hold its counts against each other."""
-    counts = Counts.from_json(document["counts"])
-    running, changes = document["running"], document["changes"]
-    limit = document["max_errors"]
-    elapsed = float(document["elapsed"])
-    began = str(document["began"])
-    if datetime.fromisoformat(began).tzinfo is None or not 0 <= elapsed < _AGES:
-        raise ValueError(f"{began!r} and {elapsed!r} are no time and duration")
-    if limit is not None and not (isinstance(limit, int) and limit >= 0):
-        raise ValueError(f"{limit!r} is no limit")
-    if changes is not None and not all(map(isfinite, Runs(**changes))):
+    take = partial(_take, document, where)
+    counts = take("counts", Counts.from_json)
+    return Run(
+        tag=take("tag", _text),
+        label=take("label", _text),
+        target=take("target", _text),
+        address=take("address", lambda value: None if value is None else _text(value)),
+        began=take("began", _time),
+        elapsed=take("elapsed", _duration),
+        error_limit=take("max_errors", _limit),
+        interrupted=take("interrupted", bool),
+        fault=take("fault", _text),
+        notices=take("notices", lambda notices: list(map(_text, notices))),
+        examples=take(
+            "examples",
+            lambda examples: {Outcome(word): _text(text) for word, text in examples.items()},
+        ),
+        counts=counts,
+        changes=take("changes", _changes),
+        points=take("running", lambda running: _points(running, counts)),
+    )
+
+
+def _take(document: Any, where: str, name: str, read: Callable[[Any], Any]) -> Any:
+    """Read one field of an object; an error names it.
+
+    Raises:
+        TrioEchoError: it is missing, or `read` raised an error.
+    """
+    try:
+        value = document[name]
+    except (LookupError, TypeError):
+        raise TrioEchoError(f"a damaged report: {where}{name} is missing") from None
+    try:
+        return read(value)
+    except ConfigError as error:
+        reason = error.reason
+    except ValueError as error:
+        reason = str(error)
+    except (TypeError, LookupError, AttributeError, ArithmeticError):
+        reason = "holds what no probe writes"
+    raise TrioEchoError(f"a damaged report: {where}{name}: {visible(reason[:_LONGEST_REASON])}")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")  # noqa: TRY004 - an error of the file, not of the caller
+    return value
+
+
+def _time(value: object) -> str:
+    if datetime.fromisoformat(_text(value)).tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone")
+    return str(value)
+
+
+def _duration(value: Any) -> float:
+    if not 0 <= float(value) < _AGES:
+        raise ValueError(f"{value!r} is no duration")
+    return float(value)
+
+
+def _limit(value: object) -> int | None:
+    if value is not None and not (isinstance(value, int) and value >= 0):
+        raise ValueError(f"{value!r} is no limit")
+    return value
+
+
+def _changes(value: Any) -> Runs | None:
+    if value is None:
+        return None
+    changes = Runs(**value)
+    if not all(map(isfinite, changes)):
         raise ValueError("its changes are no numbers")
+    return changes
+
+
+def _points(running: dict[str, Any], counts: Counts) -> list[Point]:
     points = [
         Point(total, errors, dict(zip(running["names"], answers, strict=True)))
         for total, errors, *answers in running["points"]
     ]
     _check_points(points, counts)
-    return Run(
-        tag=str(document["tag"]),
-        label=str(document["label"]),
-        target=str(document["target"]),
-        address=None if document["address"] is None else str(document["address"]),
-        began=began,
-        elapsed=elapsed,
-        error_limit=limit,
-        interrupted=bool(document["interrupted"]),
-        fault=str(document["fault"]),
-        notices=[str(notice) for notice in document["notices"]],
-        examples={Outcome(word): str(text) for word, text in document["examples"].items()},
-        counts=counts,
-        changes=None if changes is None else Runs(**changes),
-        points=points,
-    )
+    return points
 
+
+_LONGEST_REASON = 200
+"""Characters of what is wrong with a field: it may hold megabytes."""
 
 _AGES = 1e10
 """Seconds that no run has taken."""
