@@ -684,6 +684,15 @@ def test_nothing_is_noted_of_what_an_echo_server_stands_in_for() -> None:
     assert notices(found, ["Deployment echo-1, echo-2, other: not carried out: spec.templ"])
 
 
+@pytest.mark.parametrize("metadata", ["metadata: {}", "metadata: []", "metadata: null", ""])
+@pytest.mark.parametrize("kind", ["TCPRoute", "Gateway", "GatewayClass", "ListenerSet"])
+def test_document_without_a_name_is_an_error(kind: str, metadata: str) -> None:
+    """Of every kind, in words."""
+    text = f"apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\n{metadata}\nspec: {{}}\n"
+    with pytest.raises(ManifestError, match=r"1\.yaml:"):
+        plan(text, GATEWAY_API)
+
+
 def test_route_without_parents_attaches_nowhere() -> None:
     """Valid, and of no use."""
     with pytest.raises(ManifestError, match="has no parentRefs: the route attaches nowhere"):

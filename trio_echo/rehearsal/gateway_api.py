@@ -171,7 +171,9 @@ def _nearness(hostname: str | None) -> int:
 
 def _created(document: Document) -> str:
     """When an object was created, if it says so; the latest where it does not."""
-    return str(document.content["metadata"].get("creationTimestamp") or "~")
+    metadata = document.content.get("metadata")
+    found = metadata.get("creationTimestamp") if isinstance(metadata, dict) else None
+    return str(found or "~")
 
 
 class _Attachment:
