@@ -160,6 +160,7 @@ FILES = {"istio.yaml": ISTIO, "tls.yaml": TLS, "nothing.yaml": ""}
         (["--shift", "0/0"], "--shift: must have a weight for each of one, two"),
         (["--shift", "1/0", "--expect", "one=1"], "--expect: does not go with --shift"),
         (["--shift", "rollout"], "--shift: rollout needs a Rollout with a canary"),
+        (["--as", "other"], "--as: must be one of istio, envoy-gateway, got 'other'"),
         (["--drain", "-1"], "--drain: must be 0 or more seconds, got -1"),
         (["tls.yaml", "--svg", "x.svg"], "--svg: is for one route; choose it by --port"),
         (["istio.yaml", "--weights", "one=1"], "--weights: are for the built-in route"),
@@ -333,7 +334,7 @@ def test_steps_of_a_rollout_are_walked(command: Command, tmp_path: Path) -> None
     """From all to the stable pods to all to the canary's."""
     manifest = tmp_path / "rollout.yaml"
     manifest.write_text(ROLLOUT)
-    code, out, err = command.run(str(manifest), "--shift", "rollout", "--drain", "0", *QUICK)
+    code, out, err = command.run(str(manifest), "--shift", "rollout", "--drain", "2", *QUICK)
     assert code == 0, out + err
     assert [line for line in out.splitlines() if line.startswith("shift to")] == [
         "shift to stable 100, canary 0",
@@ -353,6 +354,33 @@ def test_manifest_error_is_a_junit_error_at_its_line(command: Command, tmp_path:
     assert f'file="{manifest}" line="115"' in cases.read_text()
     assert json.loads(said.read_text())["verdict"] is not None
     assert "is it weight?" in said.read_text()
+
+
+def test_single_report_is_the_document(command: Command, tmp_path: Path) -> None:
+    """As the probe writes it; what Istio does in silence is a warning."""
+    manifest = tmp_path / "route.yaml"
+    manifest.write_text(f"{ISTIO}---\napiVersion: x/v1\nkind: EnvoyFilter\nmetadata: {{name: f}}\n")
+    said = tmp_path / "x.json"
+    code, _, err = command.run(str(manifest), "--json", str(said), *QUICK)
+    assert code == 0
+    assert "warning: EnvoyFilter f is not carried out" in err
+    assert json.loads(said.read_text())["backends"]
+
+
+def test_undone_edit_is_said(command: Command, tmp_path: Path) -> None:
+    """After one that was not taken."""
+    manifest = tmp_path / "route.yaml"
+    manifest.write_text(ISTIO)
+    process = command.start(str(manifest), "--hold", *QUICK)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("holding"):
+        assert process.poll() is None
+    manifest.write_text(ISTIO.replace("weight: 80", "weigth: 80"))
+    wait_for(process, "not taken, the last good route stays")
+    manifest.write_text(ISTIO)
+    wait_for(process, "the edit that was not taken is undone")
+    process.send_signal(signal.SIGTERM)
+    assert command.end(process)[0] == 0
 
 
 def test_routes_are_cases_by_their_names(command: Command, tmp_path: Path) -> None:

@@ -522,6 +522,13 @@ def test_mesh_ports_that_take_no_tcp_rule(old: str, new: str, warning: str, even
     assert shares(found) == [(9000, (), {"one": 80, "two": 20})]
 
 
+def test_weights_of_what_is_meant_change_too() -> None:
+    """In a walk, where the destinations lead nowhere."""
+    broken = edited(ISTIO, "host: tcp-echo\n        port", "host: tcp-echo.default\n        port")
+    route = plan(broken).route
+    assert route.shares(route.listeners[0].chains[0].weighted((1, 3))) == {"one": 1, "two": 3}
+
+
 def test_mesh_host_that_is_not_completed_splits_evenly() -> None:
     """Istio drops the rule in silence; a wildcard and the whole name are right."""
     found = plan(BACKENDS, RULE, MESH.replace("[tcp-echo]", "[tcp-echo.default]"))

@@ -244,6 +244,8 @@ def test_service_entries_are_services() -> None:
     found = plan(listed, route)
     assert {round(share, 1) for share in shares(found)[0][2].values()} == {33.3}
     assert notices(found, ["192.0.2.1 is outside the cluster: an echo server named v1 stands in"])
+    odd = plan(ENTRY + "  unheardOf: 1\n", route)
+    assert notices(odd, ["ServiceEntry outside: not carried out: spec.unheardOf"])
     chosen = ENTRY + "  workloadSelector: {labels: {app: redis}}\n"
     assert shares(plan(chosen, REDIS, route))[0][2] == {"v1": 50, "v2": 50}
 

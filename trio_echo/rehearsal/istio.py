@@ -499,10 +499,11 @@ class _VirtualServiceReader:
         if taken & set(chain.sni or ("",)):
             if place.routed_by is self.document:
                 self.note(self.document, f"{path} at {place.name}, where an earlier rule matches")
-            elif place.routed_by is not None:
+            else:
+                by = place.routed_by.name if place.routed_by else "another at the same port"
                 self.warn(
                     f"Istio takes the first VirtualService of a port: {place.name} is routed by"
-                    f" {place.routed_by.name}, and {path} of {self._name} is ignored"
+                    f" {by}, and {path} of {self._name} is ignored"
                 )
             return
         place.routed_by = place.routed_by or self.document
