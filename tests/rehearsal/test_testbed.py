@@ -309,3 +309,10 @@ def test_missing_maker_of_certificates_has_a_remedy(
     monkeypatch.setitem(sys.modules, "trustme", None)
     with pytest.raises(RehearsalError, match=r"pip install 'trio-echo\[rehearse\]'"):
         Authority(tmp_path)
+
+
+async def test_envoy_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is stopped obeys nothing else."""
+    monkeypatch.setattr(process, "_LAST_CALL", 0.1)
+    async with up(built_in({"one": 1})) as testbed:
+        os.kill(testbed.envoy.pid, signal.SIGSTOP)
