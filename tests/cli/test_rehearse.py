@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from manifest_texts import ISTIO, TLS
+from processes import seen_on_a_terminal
 
 from trio_echo.cli import main
 from trio_echo.cli.rehearse import parse_container
@@ -594,3 +595,11 @@ def test_held_route_may_move_to_another_port(command: Command, tmp_path: Path) -
     wait_for(process, "port 8444 (tcp): Envoy on 127.0.0.1:")
     process.send_signal(signal.SIGTERM)
     assert command.end(process)[0] == 0
+
+
+async def test_terminal_has_the_picture_wiped_before_the_verdict() -> None:
+    """The report begins on a line of its own."""
+    shown = await seen_on_a_terminal("rehearse", *QUICK)
+    before, _, _ = shown.partition("PASS: ")
+    assert "observed" in before  # the picture was there
+    assert "observed" not in re.split(r"[\r\n]", before)[-1]

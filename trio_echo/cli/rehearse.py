@@ -27,7 +27,7 @@ from trio_echo.cli.output import ExitCode, Output, Words, exit_code, write_out
 from trio_echo.cli.probe import parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
 from trio_echo.cli.signals import expect, interruptible, received
-from trio_echo.cli.tally import follow
+from trio_echo.cli.tally import follow, wipe
 from trio_echo.errors import ConfigError, ManifestError, TrioEchoError
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.split import DEFAULT_ALPHA
@@ -276,6 +276,7 @@ class _Command(Events):
         """The probe has ended: its tally is shown no longer."""
         self._tally = None
         self._showing.cancel()
+        wipe()
 
     def judged(self, target: Target, report: Report, check: CrossCheck) -> None:
         self._ended()

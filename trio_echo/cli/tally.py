@@ -19,7 +19,7 @@ from trio_echo.text import printable
 if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally
 
-__all__ = ["follow"]
+__all__ = ["follow", "wipe"]
 
 _REDRAW = 0.1
 """Seconds between two pictures on a terminal."""
@@ -31,6 +31,9 @@ _CELLS = 50
 """Characters that stand for 100 %."""
 
 _NAME_CELLS = 24
+
+_drawn: Live | None = None
+"""The picture on the terminal, of which there is one."""
 
 
 async def follow(tally: Tally) -> None:
@@ -47,10 +50,17 @@ async def follow(tally: Tally) -> None:
 
 async def _draw(tally: Tally, console: Console) -> None:
     """Redraw bars in place. No thread: this task does it."""
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    global _drawn
+    with Live(console=console, auto_refresh=False, transient=True) as _drawn:
         while True:
-            live.update(picture(tally, ascii_only=console.options.ascii_only), refresh=True)
+            _drawn.update(picture(tally, ascii_only=console.options.ascii_only), refresh=True)
             await trio.sleep(_REDRAW)
+
+
+def wipe() -> None:
+    """Wipe the picture at once, for who prints before the cancelled task can."""
+    if _drawn is not None:
+        _drawn.stop()
 
 
 async def _say(tally: Tally, words: Words) -> None:
