@@ -162,6 +162,31 @@ def test_envoy_gateway_has_no_mesh_and_no_virtual_services() -> None:
 
 
 @pytest.mark.parametrize(
+    ("port", "more", "taken"),
+    [
+        ("port: 7000", "", "TCPRoute TLSRoute"),
+        ("port: 7000, name: mysql", "", "TCPRoute TLSRoute"),
+        ("port: 7000, name: https-web", "", "TLSRoute"),
+        ("port: 7000, name: http-web", "", ""),
+        ("port: 7000, name: tcp, appProtocol: kubernetes.io/h2c", "", ""),
+        ("port: 7000", ", clusterIP: None", ""),
+    ],
+)
+def test_port_of_the_mesh_takes_what_istio_carries_out_there(
+    port: str, more: str, taken: str
+) -> None:
+    """By the port's name or appProtocol; at a headless Service none."""
+    text = service("mesh", "{app: x}", f"[{{{port}}}]{more}")
+    parent = '{group: "", kind: Service, name: mesh}'
+    for kind, names in (("TCPRoute", ""), ("TLSRoute", "  hostnames: [a.com]")):
+        if kind in taken:
+            assert plan(BACKENDS, text, route(BOTH, parent, kind=kind, more=names))
+        else:
+            with pytest.raises(ManifestError, match=f"Service default/mesh takes no {kind} at"):
+                plan(BACKENDS, text, route(BOTH, parent, kind=kind, more=names))
+
+
+@pytest.mark.parametrize(
     ("class_", "document", "option", "plane", "said"),
     [
         ("istio", None, None, "istio", None),
@@ -625,7 +650,7 @@ ENTRY = """
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: outside}
-spec: {hosts: [example.com, other.com], ports: [{number: 443, name: tls, protocol: TLS}]}
+spec: {hosts: [example.com, other.com], ports: [{number: 443, name: tcp, protocol: TCP}]}
 status: {}
 """
 

@@ -35,6 +35,13 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _HTTP = {"HTTP", "HTTPS"}
+_MESH = {
+    "tcp": frozenset({"TCPRoute", "TLSRoute"}),
+    "tls": frozenset({"TLSRoute"}),
+    "http": frozenset[str](),
+}
+"""The routes that Istio carries out at a port of a Service."""
+
 _MUTUAL = {"MUTUAL", "ISTIO_MUTUAL"}
 
 
@@ -615,8 +622,8 @@ def _service_places(service: Service) -> Iterator[Place]:
             parent=own,
             gateway=own,
             section=None,
-            protocol="TCP",
-            takes=frozenset({"TCPRoute", "TLSRoute"}),
+            protocol="headless" if service.headless else port.speaks.upper(),
+            takes=frozenset() if service.headless else _MESH[port.speaks],
             admits=lambda _: True,
             plane=DEFAULT,
             document=document,

@@ -517,7 +517,7 @@ class _VirtualServiceReader:
         plain = self.rules.destination(
             service, port, None, _ALL, complain, client=self.document.namespace
         )
-        if _protocol(port) == "http":
+        if port.speaks == "http":
             # A proxy for HTTP answers 400 to anything else.
             plain = Destination(name=plain.name, weight=_ALL, endpoints=())
         if not place.chains:
@@ -617,7 +617,7 @@ class _VirtualServiceReader:
 
     def _mesh_place(self, service: Service, port: ServicePort, *, completed: bool) -> _Place:
         """A port of a Service in the mesh."""
-        kind = _protocol(port)
+        kind = port.speaks
         takes: _Kind | None = "tls" if kind == "tls" else "tcp"
         name = f"Service {service.namespace}/{service.name} port {port.port}"
         why = ""
@@ -649,15 +649,6 @@ class _VirtualServiceReader:
     def _complain(self, path: str) -> Callable[[str], ManifestError]:
         """Makes errors at a path."""
         return lambda reason: self.document.error(path, reason)
-
-
-def _protocol(port: ServicePort) -> Literal["tcp", "tls", "http"]:
-    """How Istio takes a Service's port, by its appProtocol or the first part of its name."""
-    name = (port.app_protocol or (port.name or "").partition("-")[0]).lower()
-    name = name.removeprefix("kubernetes.io/")
-    if name in {"http", "http2", "h2c", "ws", "grpc", "grpc-web"}:
-        return "http"
-    return "tls" if name in {"tls", "https"} else "tcp"
 
 
 def _covers(pattern: str, host: str) -> bool:

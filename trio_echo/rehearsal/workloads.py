@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 
@@ -210,6 +210,15 @@ class ServicePort(Lenient):
     app_protocol: str | None = None
     target_port: Port | str | None = None
     node_port: int | None = None
+
+    @property
+    def speaks(self) -> Literal["tcp", "tls", "http"]:
+        """How Istio takes it in the mesh, by its appProtocol or the first part of its name."""
+        name = (self.app_protocol or (self.name or "").partition("-")[0]).lower()
+        name = name.removeprefix("kubernetes.io/")
+        if name in {"http", "http2", "h2c", "ws", "grpc", "grpc-web"}:
+            return "http"
+        return "tls" if name in {"tls", "https"} else "tcp"
 
 
 class ServiceSpec(Lenient):
