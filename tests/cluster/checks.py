@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import yaml
-from cluster import apply, changes, envoy_gateway, istio, judge, readme
+from cluster import apply, argo, changes, envoy_gateway, istio, judge, readme
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -16,6 +16,7 @@ CHECKS: Mapping[str, Callable[[Node], Awaitable[None]]] = {
     **apply.CHECKS,
     **judge.CHECKS,
     **changes.CHECKS,
+    **argo.CHECKS,
     # Last: it ends with removing everything.
     **readme.CHECKS,
 }

@@ -107,7 +107,7 @@ MODULES = (
         9,
         f"-X github.com/argoproj/argo-rollouts/utils/version.version={ARGO_ROLLOUTS}",
         toolchain="go1.26.10",
-        files={"argo-rollouts-crds.yaml": "manifests/crds/*-crd.yaml"},
+        files={"argo-rollouts.yaml": "manifests/install.yaml"},
     ),
 )
 
