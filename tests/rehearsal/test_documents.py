@@ -259,6 +259,17 @@ def test_place_of_what_is_missing_is_where_it_should_be() -> None:
     assert document.place("nowhere") == "f:1, document 1 (A)"
 
 
+def test_line_of_a_field_in_a_long_document_is_found_fast() -> None:
+    """Only what comes before it is looked at, and nothing is built of it."""
+    rows = "".join(f"- {{x: {n}, y: [text]}}\n" for n in range(30_000))
+    (document,) = parse(f"kind: A\nrows:\n{rows}spec: {{a: 1}}", "f")
+    began = time.process_time()
+    assert document.place("rows[3].y[0]") == "f:6, document 1 (A)"
+    assert document.place("spec.a") == "f:30003, document 1 (A)"
+    assert document.place("rows[0].x.deeper") == "f:3, document 1 (A)"
+    assert time.process_time() - began < 2
+
+
 def test_unknown_kinds_are_noticed() -> None:
     """What a rehearsal does not know is not passed over in silence."""
     unknown = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: x}"

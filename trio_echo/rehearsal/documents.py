@@ -111,26 +111,50 @@ class _Source:
 
         Lines are looked up again when they are asked for: most never are.
         """
-        # The Python loader: libyaml's composer tells the same, but not for a part of a text.
-        node = yaml.compose(self.text[self.start : self.end], Loader=yaml.SafeLoader)
+        events: Iterator[Any] = yaml.parse(self.text[self.start : self.end], Loader=_LOADER)
+        event: Any = next(each for each in events if isinstance(each, yaml.NodeEvent))
         for name, index in _STEP.findall(f"{self.within}.{path}" if path else self.within):
-            child = _child(node, name or int(index))
-            if child is None:
+            found = _child(events, event, name or int(index))
+            if found is None:
                 break
-            node = child
-        return self.line + (int(node.start_mark.line) if node else 0)
+            event = found
+        return self.line + int(event.start_mark.line)
 
 
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
-def _child(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
-    """The part of a node at a key or an index, if there is one."""
-    if isinstance(node, yaml.MappingNode):
-        return next((value for key, value in node.value if key.value == step), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return cast("yaml.Node", node.value[step])
+def _child(events: Iterator[Any], parent: Any, step: str | int) -> Any:
+    """The event of the part of a value at a key or an index, if there is one.
+
+    Args:
+        events: what comes after `parent`.
+        parent: the event that begins the value.
+        step: the key, or the index.
+    """
+    if isinstance(parent, yaml.MappingStartEvent):
+        while not isinstance(key := next(events), yaml.MappingEndEvent):
+            value = next(events)
+            if key.value == step:
+                return value
+            _pass(events, value)
+    elif isinstance(parent, yaml.SequenceStartEvent):
+        number = 0
+        while not isinstance(value := next(events), yaml.SequenceEndEvent):
+            if number == step:
+                return value
+            _pass(events, value)
+            number += 1
     return None
+
+
+def _pass(events: Iterator[Any], begun: Any) -> None:
+    """Pass over a value that has begun."""
+    depth = int(isinstance(begun, yaml.CollectionStartEvent))
+    while depth:
+        event = next(events)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
