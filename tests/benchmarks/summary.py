@@ -14,6 +14,7 @@ __all__ = [
     "CROWDS",
     "LOADS",
     "OURS",
+    "WAIT_TARGETS",
     "Memory",
     "Row",
     "Sample",

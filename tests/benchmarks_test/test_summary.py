@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.summary import OURS, Memory, Sample, memory_table, speed_table, summarize
+from benchmarks.summary import (
+    OURS,
+    WAIT_TARGETS,
+    Memory,
+    Sample,
+    Wait,
+    fairness_table,
+    memory_table,
+    speed_table,
+    summarize,
+)
 
 
 def sample(server: str, number: int, cpu: float, lines: int = 1000) -> Sample:
@@ -72,3 +82,22 @@ def test_memory_is_told_by_client_and_judged_for_ours_only() -> None:
         "1 (<= 1024, pass)",
     ]
     assert [cell.strip() for cell in uvloop.split("|")[2:-1]] == ["", "32768"]
+
+
+def test_waits_are_told_by_crowd_and_judged_for_ours_only() -> None:
+    """A column for each who waits; nobody asks others for a page that they have not."""
+    waits = [
+        Wait(server=OURS, crowd="newlines", what="an open one", seconds=0.0512),
+        Wait(server=OURS, crowd="newlines", what="SIGTERM", seconds=0.0512),
+        Wait(server="go-silent", crowd="newlines", what="an open one", seconds=0.3),
+    ]
+    assert [wait.missed for wait in waits] == [True, False, False]
+    first, _ = fairness_table(waits).split("\n\nMedian wait beside 100")
+    header, _, ours, go = first.splitlines()[2:]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == ["server", *WAIT_TARGETS]
+    assert [cell.strip() for cell in ours.split("|")[3:6]] == [
+        "51.2 (<= 50, **miss**)",
+        "",
+        "51.2 (<= 100, pass)",
+    ]
+    assert [cell.strip() for cell in go.split("|")[3:6]] == ["300", "", ""]
