@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from cluster.processes import Program
+
 PORT = 6443
 CONTROLLERS = (
     "*",
@@ -150,6 +152,6 @@ async def _answers(api: Api, path: str) -> None:
                 return
 
 
-async def _must_live(name: str, process: trio.Process, logs: Path) -> None:
+async def _must_live(name: str, process: Program, logs: Path) -> None:
     code = await process.wait()
     raise RuntimeError(f"{name} ended with exit code {code}: see {logs / f'{name}.log'}")

@@ -22,7 +22,7 @@ from cluster import volumes
 from cluster.api import Api, Document, Quiet, RefusedError
 from cluster.container import Container
 from cluster.network import NODE, pod_network, redirect_to_sidecar
-from cluster.processes import end, running
+from cluster.processes import Program, end, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ class State:
     restarts: int = 0
     code: int | None = None
     waiting: str = "PodInitializing"
-    process: trio.Process | None = None
+    process: Program | None = None
 
 
 class Kubelet:
@@ -281,7 +281,7 @@ class Pod:
             await trio.sleep(1)
 
     @asynccontextmanager
-    async def _started(self, container: Document) -> AsyncIterator[trio.Process | None]:
+    async def _started(self, container: Document) -> AsyncIterator[Program | None]:
         state = self.states[container["name"]]
         image = self._kubelet.image(container["image"])
         while image is None:

@@ -50,10 +50,43 @@ async def run_all(*command: str, env: Mapping[str, str] | None = None) -> tuple[
     return done.returncode, done.stdout.decode(errors="replace").strip()
 
 
+class Program:
+    """A program that runs, started by this very thread.
+
+    Envoy asks the kernel to be ended with the thread that started it, and trio's own
+    processes are started by threads that end after ten idle seconds.
+    """
+
+    def __init__(self, started: subprocess.Popen[bytes]) -> None:
+        self._started = started
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._started.poll()
+
+    async def wait(self) -> int:
+        """Wait for its end. Gives the exit code; a cancel leaves it running."""
+        while (code := self.poll()) is None:
+            watch = os.pidfd_open(self._started.pid)
+            try:
+                await trio.lowlevel.wait_readable(watch)
+            finally:
+                os.close(watch)
+        return code
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._started.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._started.kill()
+
+
 @asynccontextmanager
 async def running(
     command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, grace: float = 10
-) -> AsyncIterator[trio.Process]:
+) -> AsyncIterator[Program]:
     """A program that runs until the block ends, and writes its output to a log file.
 
     At the end, or when the block is cancelled, it gets SIGTERM, and SIGKILL after the
@@ -65,13 +98,14 @@ async def running(
     log.touch()
     log.chmod(0o666)
     with log.open("ab") as output:
-        process = await trio.lowlevel.open_process(
+        started = subprocess.Popen(  # noqa: ASYNC220 - by this thread: see Program
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=None if env is None else dict(env),
         )
+    process = Program(started)
     try:
         yield process
     finally:
@@ -79,7 +113,7 @@ async def running(
             await end(process, grace)
 
 
-async def end(process: trio.Process, grace: float) -> None:
+async def end(process: Program, grace: float) -> None:
     """End a process: SIGTERM, and SIGKILL after the grace in seconds."""
     if process.poll() is None:
         process.terminate()
