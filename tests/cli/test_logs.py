@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import threading
@@ -248,12 +249,21 @@ def test_the_end_does_not_wait_for_a_log_that_nobody_reads() -> None:
         assert time.monotonic() - began < 30
 
 
-def test_a_log_that_takes_no_line_for_now_gets_it_later() -> None:
+def test_a_log_that_takes_no_line_for_now_gets_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program that shares the pipe may have made it non-blocking."""
+    waits = threading.Event()
+    wait = select.select
+
+    def told(*files: Any) -> Any:
+        waits.set()
+        return wait(*files)
+
+    monkeypatch.setattr(select, "select", told)
     with unread_log() as (reader, writer):
         os.set_blocking(writer.fileno(), False)
         with logging_to(LogFormat.CONSOLE, LogLevel.INFO, writer):
             Log().info("line")
+            assert waits.wait(60)
             line = ""
             while line != "line\n":
                 line = reader.readline()

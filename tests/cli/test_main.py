@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from junitparser import JUnitXml
 
-from trio_echo.cli import main
+from trio_echo.cli import main, signals
 from trio_echo.errors import ConfigError, RehearsalError, TrioEchoError
 
 
@@ -295,3 +295,20 @@ def test_a_server_that_is_stopped_while_it_starts_has_nothing_to_drain(moment: i
     )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+def test_nohup_is_respected() -> None:
+    """A SIGHUP that was ignored at the start stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ended("--version") == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_a_signal_that_came_before_ends_what_may_take_long() -> None:
+    """It is not waited for another."""
+    signals.install()
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), signals.interruptible():
+        raise AssertionError
+    signal.raise_signal(signal.SIGINT)  # the next one breaks into nothing
+    assert signals.interrupted()
