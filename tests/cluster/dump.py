@@ -155,6 +155,8 @@ def _cluster(
     known = endpoints.get(service, [])
     if "load_assignment" in cluster:
         known = _localities(cluster["load_assignment"], names)
+    if cluster.get("type") == "ORIGINAL_DST":
+        known = []  # those that were met so far: where a client wanted to go
     found["endpoints"] = known
     return found
 
