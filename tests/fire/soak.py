@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 PREFIX: Final = b"one "
 MAX_LINE: Final = 65_536
 
+_CONTEXT: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Of the clients that break their handshake off."""
+
 _SETTLED: Final = 12
 """Seconds until the last faulty client has ended: a TLS handshake gets ten."""
 
@@ -256,9 +259,8 @@ async def broken_tls(stream: trio.SocketStream, chance: random.Random) -> None:
 async def half_a_handshake(stream: trio.SocketStream, chance: random.Random) -> None:
     """The first flight of a handshake, whole or cut, and no more."""
     out = ssl.MemoryBIO()
-    context = ssl.create_default_context()
     with suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+        _CONTEXT.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
     hello = out.read()
     await stream.send_all(hello[: chance.randint(1, len(hello))])
     await trio.sleep(chance.random())
