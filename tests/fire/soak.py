@@ -312,8 +312,8 @@ class Process:
 
     def result(self, seconds: float) -> Counter[str]:
         """Wait for its end, and return what it counted."""
-        told, _ = self.process.communicate(timeout=seconds)
-        assert self.process.returncode == 0, f"a role failed with {self.process.returncode}"
+        told, errors = self.process.communicate(timeout=seconds)
+        assert self.process.returncode == 0, f"a role failed: {errors}"
         return Counter(json.loads(told))
 
 
@@ -420,10 +420,10 @@ def _tell(
         if count["p50 us"]:
             line += f"{count['p50 us'] / 1000:9.2f}{count['p99 us'] / 1000:9.2f}"
         print(line)
-    print(f"\n{'server':18}{'memory MiB':>12}{'descriptors':>12}{'tasks':>6}{'CPU s':>9}")
+    print(f"\n{'server':18}{'memory MiB':>12}{'descriptors':>12}{'tasks':>8}{'CPU s':>9}")
     for name, moment in zip(("before", "idle clients", "after"), moments, strict=True):
         print(
-            f"{name:18}{moment.memory / mib:12.1f}{moment.descriptors:12,}{moment.tasks:6,}"
+            f"{name:18}{moment.memory / mib:12.1f}{moment.descriptors:12,}{moment.tasks:8,}"
             f"{moment.cpu:9.2f}"
         )
     print(f"{'at most':18}{most / mib:12.1f}\n")
