@@ -151,14 +151,21 @@ def _cluster(
     kinds = sorted({each["name"].rsplit(".", 1)[-1] for each in sockets})
     if kinds:
         found["transport"] = kinds
-    service = cluster.get("eds_cluster_config", {}).get("service_name", cluster["name"])
-    known = endpoints.get(service, [])
-    if "load_assignment" in cluster:
-        known = _localities(cluster["load_assignment"], names)
-    if cluster.get("type") == "ORIGINAL_DST":
-        known = []  # those that were met so far: where a client wanted to go
-    found["endpoints"] = known
+    found["endpoints"] = _reached(cluster, endpoints, names)
     return found
+
+
+def _reached(
+    cluster: Mapping[str, Any],
+    endpoints: Mapping[str, list[dict[str, Any]]],
+    names: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    if cluster.get("type") == "ORIGINAL_DST":
+        return []  # those that were met so far: where a client wanted to go
+    if "load_assignment" in cluster:
+        return _localities(cluster["load_assignment"], names)
+    service = cluster.get("eds_cluster_config", {}).get("service_name", cluster["name"])
+    return endpoints.get(service, [])
 
 
 def _policy(policy: Mapping[str, Any]) -> Any:
