@@ -180,7 +180,7 @@ def test_port_of_the_mesh_takes_what_istio_carries_out_there(
     parent = '{group: "", kind: Service, name: mesh}'
     for kind, names in (("TCPRoute", ""), ("TLSRoute", "  hostnames: [a.com]")):
         if kind in taken:
-            assert plan(BACKENDS, text, route(BOTH, parent, kind=kind, more=names))
+            assert plan(BACKENDS, text, route(BOTH, parent, kind=kind, more=names)).route.listeners
         else:
             with pytest.raises(ManifestError, match=f"Service default/mesh takes no {kind} at"):
                 plan(BACKENDS, text, route(BOTH, parent, kind=kind, more=names))
