@@ -371,14 +371,15 @@ def test_single_report_is_the_document(command: Command, tmp_path: Path) -> None
 def test_undone_edit_is_said(command: Command, tmp_path: Path) -> None:
     """After one that was not taken."""
     manifest = tmp_path / "route.yaml"
-    manifest.write_text(ISTIO)
+    warned = f"{ISTIO}---\napiVersion: x/v1\nkind: EnvoyFilter\nmetadata: {{name: f}}\n"
+    manifest.write_text(warned)
     process = command.start(str(manifest), "--hold", *QUICK)
     assert process.stdout is not None
     while not process.stdout.readline().startswith("holding"):
         assert process.poll() is None
-    manifest.write_text(ISTIO.replace("weight: 80", "weigth: 80"))
+    manifest.write_text(warned.replace("weight: 80", "weigth: 80"))
     wait_for(process, "not taken, the last good route stays")
-    manifest.write_text(ISTIO)
+    manifest.write_text(warned)
     wait_for(process, "the edit that was not taken is undone")
     process.send_signal(signal.SIGTERM)
     assert command.end(process)[0] == 0

@@ -277,10 +277,10 @@ class _Conductor:
         due = 0.0
         while True:
             counts = Counter(testbed.accepted()) - Counter(since())
-            if counts != said and (trio.current_time() >= due or not said <= counts):
-                if counts:
-                    self._events.accepted(counts)
-                    due = trio.current_time() + _SAY_AGAIN
+            news = trio.current_time() >= due or not said <= counts
+            if counts and counts != said and news:
+                self._events.accepted(counts)
+                due = trio.current_time() + _SAY_AGAIN
                 said = counts
             await trio.sleep(_SAY)
 
