@@ -600,7 +600,7 @@ def test_held_route_may_move_to_another_port(command: Command, tmp_path: Path) -
 
 async def test_terminal_has_the_picture_wiped_before_the_verdict() -> None:
     """The report begins on a line of its own."""
-    shown = await seen_on_a_terminal("rehearse", *QUICK)
+    shown = await seen_on_a_terminal("rehearse", "--margin", "0.05")
     before, _, _ = shown.partition("PASS: ")
     assert "observed" in before  # the picture was there
     assert "observed" not in re.split(r"[\r\n]", before)[-1]
