@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import trio
 from manifest_texts import ISTIO, parse_once
 
+from trio_echo.prober.config import ProbeConfig
 from trio_echo.rehearsal.kustomize import read_manifests
 from trio_echo.rehearsal.plan import make_plan
 from trio_echo.rehearsal.process import find_envoy
-from trio_echo.rehearsal.run import follow
+from trio_echo.rehearsal.run import Events, _Conductor, follow
 from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import pytest
+    from trio.testing import MockClock
 
     from trio_echo.errors import TrioEchoError
     from trio_echo.rehearsal.route import Plan
@@ -186,3 +189,65 @@ async def test_what_is_up_stays_until_the_manifests_change(
         await manifest.edit("[ broken", "weight: 60")
         assert testbed.route.shares(testbed.route.listeners[0].chains[0]) == {"one": 60, "two": 20}
         nursery.cancel_scope.cancel()
+
+
+class Said(Events):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.counted: list[tuple[int, dict[str, int]]] = []
+
+    def noted(self, notice: str) -> None:
+        """Keep a note."""
+        self.said.append(notice)
+
+    def warned(self, warning: str) -> None:
+        """Keep a warning."""
+        self.said.append(warning)
+
+    def accepted(self, counts: Mapping[str, int]) -> None:
+        """Keep counts, and when they were said."""
+        self.counted.append((round(trio.current_time()), dict(counts)))
+
+
+def conductor(tmp_path: Path) -> tuple[_Conductor, Said, Plan]:
+    """A conductor of a plan with one note and one warning, and what it has said."""
+    plan = replace(
+        Manifest(tmp_path / "route.yaml").read(), notices=("a note",), warnings=("a warning",)
+    )
+    said = Said()
+    return _Conductor(plan, ProbeConfig, said), said, plan
+
+
+async def test_what_was_said_is_not_said_again(tmp_path: Path) -> None:
+    """Each reading of the manifests tells only what is new in it."""
+    conducting, said, plan = conductor(tmp_path)
+    assert said.said == ["a note", "a warning"]
+    conducting._say_notices(replace(plan, notices=("a note", "another")))  # noqa: SLF001 - what a reload calls
+    assert said.said == ["a note", "a warning", "another"]
+
+
+async def test_counts_of_a_held_route_are_said_at_once_and_then_now_and_then(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The first connection to a backend is news; more of them are not, for ten seconds."""
+    del autojump_clock  # asked for so that time jumps
+    conducting, said, _ = conductor(tmp_path)
+    began = trio.current_time()
+
+    class Accepting:
+        """One connection of `one` in each second, and a single one of `two`."""
+
+        def accepted(self) -> dict[str, int]:
+            """The counts so far."""
+            seconds = int(trio.current_time() - began)
+            return {"one": seconds, "two": int(seconds >= 3)}
+
+    with trio.move_on_after(14.2):
+        await conducting._say_accepted(cast("Testbed", Accepting()), dict)  # noqa: SLF001 - what `hold` starts
+    assert [(when - round(began), counts) for when, counts in said.counted] == [
+        (1, {"one": 1}),
+        (3, {"one": 3, "two": 1}),
+        (13, {"one": 13, "two": 1}),
+    ]

@@ -22,7 +22,7 @@ from trio_echo.rehearsal.dataplane_istio import ISTIO
 from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import Chain, Policy, built_in
-from trio_echo.rehearsal.shift import _Clients, walk_to_json, walk_to_svg, walking
+from trio_echo.rehearsal.shift import _Clients, _talk, walk_to_json, walk_to_svg, walking
 from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
@@ -159,6 +159,22 @@ async def test_connections_that_fail_are_counted() -> None:
     first = clients.cuts[0]
     assert first.unanswered
     assert not first.drained
+
+
+async def test_line_in_flight_at_a_polite_end_is_unanswered() -> None:
+    """The proxy has read the line, and sends its end in place of the answer."""
+    ours, theirs = trio.socket.socketpair()
+    unanswered: list[bool] = []
+
+    async def talk() -> None:
+        unanswered.append(await _talk(trio.SocketStream(ours), "one"))
+
+    with ours:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            with theirs:
+                assert await theirs.recv(9) == b"?\n"
+    assert unanswered == [True]
 
 
 async def test_client_that_cannot_connect_anew_ends() -> None:

@@ -277,7 +277,9 @@ class _Conductor:
         due = 0.0
         while True:
             counts = Counter(testbed.accepted()) - Counter(since())
-            news = trio.current_time() >= due or not said <= counts
+            # Another backend, or fewer than before: the route has changed.
+            changed = counts.keys() != said.keys() or not said <= counts
+            news = changed or trio.current_time() >= due
             if counts and counts != said and news:
                 self._events.accepted(counts)
                 due = trio.current_time() + _SAY_AGAIN
