@@ -15,7 +15,6 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_external_run = True
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint", "types", "layers"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -65,6 +64,11 @@ CONSTRAINTS = "container/constraints.txt"
 SUPPORTED = nox.project.python_versions(PROJECT)
 FOUND = [version for version in SUPPORTED if found(version)]
 
+# What fails on a Python between fails on the oldest or the newest as a rule, and all
+# of them take more time than anybody waits: `nox -s tests` is for that.
+ENDS = [f"tests-{version}" for version in dict.fromkeys((*FOUND[:1], *FOUND[-1:]))]
+nox.options.sessions = [*(ENDS or ["tests"]), "lint", "types", "layers"]
+
 
 def install(session: nox.Session, *groups: str, extras: str = "[rehearse]") -> None:
     """Install the built wheel, never the source tree, and dependency groups."""
@@ -74,7 +78,7 @@ def install(session: nox.Session, *groups: str, extras: str = "[rehearse]") -> N
 
 @nox.session(python=FOUND or None)
 def tests(session: nox.Session) -> None:
-    """The package does what the tests say, on every supported Python found here."""
+    """The package does what the tests say. By itself nox takes the oldest and newest Python."""
     install(session, "test")
     arguments = session.posargs or ["--numprocesses=2"]
     # Real sockets, real processes and a real Envoy on a machine that others use
