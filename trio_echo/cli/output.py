@@ -136,17 +136,17 @@ class Output:
 
         # Each takes its time to import, and is rarely asked for.
         def to_json() -> str:
-            from trio_echo.prober.document import to_json  # noqa: PLC0415
+            from trio_echo.prober.document import to_json  # noqa: PLC0415 - only where asked for
 
             return to_json(report)
 
         def to_junit() -> str:
-            from trio_echo.prober.junit import to_junit  # noqa: PLC0415
+            from trio_echo.prober.junit import to_junit  # noqa: PLC0415 - only where asked for
 
             return to_junit(report)
 
         def to_svg() -> str:
-            from trio_echo.prober.picture import to_svg  # noqa: PLC0415
+            from trio_echo.prober.picture import to_svg  # noqa: PLC0415 - only where asked for
 
             return to_svg(report)
 
