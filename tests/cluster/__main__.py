@@ -57,8 +57,15 @@ def _enter(arguments: Sequence[str]) -> int:
     words = ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     command = [*words, sys.executable, "-m", "cluster", *arguments]
     child = os.posix_spawnp(command[0], command, {**os.environ, INSIDE: "1"})
+
+    def forward(caught: int, _: object) -> None:
+        # unshare itself heeds neither: the program inside does.
+        children = Path(f"/proc/{child}/task/{child}/children").read_text(encoding="ascii")
+        for each in children.split():
+            os.kill(int(each), caught)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda caught, _: os.kill(child, caught))
+        signal.signal(number, forward)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
