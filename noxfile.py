@@ -227,6 +227,13 @@ def audit(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write what the pages take from the code: options, state tables, charts."""
+    install(session, "test")
+    session.run("python", "-m", "documenting", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """How the server compares with its peers: figures, no check (-- --quick, --servers, ...)."""
     install(session, "bench", extras="")

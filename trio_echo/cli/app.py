@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from typer._click import Command as AnyCommand
     from typer._click import Context
 
-__all__ = ["run"]
+__all__ = ["COMMANDS", "run"]
 
-_COMMANDS = {
+COMMANDS = {
     "serve": "Answer every line with PREFIX in front: a backend that names itself.",
     "probe": "Open connections, count who answers, and judge the split.",
     "report": "Add up the reports of several probes to one verdict.",
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code, message = ExitCode.FAULT, _fault(error)
     if message:
         Words(stderr=True).print(f"trio-echo: {message}")
-    if code and words[0] in _COMMANDS:
+    if code and words[0] in COMMANDS:
         leave_no_gap(words, code, message)
     return code
 
@@ -142,15 +142,15 @@ class _Lazily(Mapping[str, "AnyCommand"]):
     """The commands, each imported when it is looked up."""
 
     def __getitem__(self, name: str) -> AnyCommand:
-        if name not in _COMMANDS:
+        if name not in COMMANDS:
             raise KeyError(name)
         return make_command(name, getattr(import_module(f"trio_echo.cli.{name}"), name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_COMMANDS)
+        return iter(COMMANDS)
 
     def __len__(self) -> int:
-        return len(_COMMANDS)
+        return len(COMMANDS)
 
 
 class _Commands(Help, TyperGroup):
@@ -162,7 +162,7 @@ class _Commands(Help, TyperGroup):
 
     def subjects(self, context: Context) -> dict[str, list[tuple[str, str]]]:
         """The commands first, without importing them."""
-        return {"Commands": list(_COMMANDS.items()), **super().subjects(context)}
+        return {"Commands": list(COMMANDS.items()), **super().subjects(context)}
 
     def usage(self, context: Context) -> str:
         """A command, and what it takes."""

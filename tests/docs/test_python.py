@@ -1,0 +1,24 @@
+"""The tests that the pages show are tests, and pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from documenting.pages import ROOT, blocks
+
+if TYPE_CHECKING:
+    import pytest
+
+
+async def test_python_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both examples of docs/python.md."""
+    names: dict[str, Any] = {}
+    for example in blocks(Path("docs/python.md"), "python"):
+        exec(compile(example, "docs/python.md", "exec"), names)  # noqa: S102 - the page is ours
+    async with trio.open_nursery() as nursery:
+        await names["test_my_balancer"](nursery)
+        nursery.cancel_scope.cancel()
+    monkeypatch.chdir(ROOT)
+    await names["test_my_route"]()

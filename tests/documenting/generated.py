@@ -1,0 +1,15 @@
+"""What ``nox -s docs`` writes: the text of each file, by its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from documenting import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["GENERATED"]
+
+GENERATED: Mapping[Path, Callable[[], str]] = {Path("docs/options.md"): options.page}
