@@ -78,12 +78,14 @@ class Pages:
 
     Attributes:
         requests: what the pages were asked.
-        gate: holds up the answers of ``/slow`` until it is set.
+        gate: holds up the answers of ``/slow`` and ``/given-up`` until it is set.
+        given_up: how often ``/given-up`` was cancelled.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.requests: list[Request] = []
         self.gate = trio.Event()
+        self.given_up = 0
         self._nursery = nursery
         self.front = Front(
             {
@@ -91,6 +93,7 @@ class Pages:
                 "/metrics": Page(self._livez),
                 "/json": Page(self._json, methods=("POST",)),
                 "/slow": Page(self._slow, methods=("GET", "POST")),
+                "/given-up": Page(self._given_up, cancel=True),
                 "/broken": Page(self._broken),
                 "/unsendable": Page(self._unsendable),
             },
@@ -108,6 +111,14 @@ class Pages:
     async def _slow(self, _: Request) -> Response:
         await self.gate.wait()
         return Response(200, b"at last\n")
+
+    async def _given_up(self, _: Request) -> Response:
+        try:
+            await self.gate.wait()
+        except trio.Cancelled:
+            self.given_up += 1
+            raise
+        return Response(200, b"still there\n")
 
     async def _broken(self, _: Request) -> Response:
         raise RuntimeError("broken")
@@ -469,6 +480,58 @@ async def test_who_is_being_answered_keeps_the_place() -> None:
             assert (await client.stream.receive_some()).endswith(b"at last\n")
         response, _ = await pages.connect().ask("/livez")
         assert response.status_code == 200
+
+
+async def test_an_answer_that_nobody_waits_for_is_cancelled() -> None:
+    """At once, and nothing is logged. tests/monitor/test_gate.py has sockets that reset."""
+    async with running() as pages:
+        client = pages.connect()
+        await client.send(b"GET /given-up HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        with capture_logs() as logs:
+            await client.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+        assert pages.given_up == 1
+        assert logs == []
+
+
+async def test_a_client_that_waits_keeps_its_answer_and_its_connection() -> None:
+    """Also one that sends the next request meanwhile."""
+    async with running() as pages:
+        client = pages.connect()
+        await client.send(b"GET /given-up HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        pages.gate.set()
+        assert (await client.stream.receive_some()).endswith(b"still there\n")
+        assert (await client.stream.receive_some()).endswith(b"alive\n")
+        response, _ = await client.ask("/given-up")
+        assert response.status_code == 200
+        assert pages.given_up == 0
+
+
+async def test_what_is_owed_can_be_waited_for() -> None:
+    """Until the answer is with its client."""
+    async with running() as pages, trio.open_nursery() as nursery:
+        await pages.front.settled()
+        client = pages.connect()
+        await client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        settled = trio.CancelScope()
+
+        async def settle() -> None:
+            with settled:
+                await pages.front.settled()
+                settled.cancel()
+
+        nursery.start_soon(settle)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not settled.cancel_called
+        pages.gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert settled.cancel_called
+        assert (await client.stream.receive_some()).endswith(b"at last\n")
 
 
 async def test_a_lack_of_descriptors_is_waited_out(autojump_clock: MockClock) -> None:

@@ -111,10 +111,14 @@ class Page:
             place, so it bounds its own time. If it raises, the client gets a
             500 and the log an error.
         methods: those it answers; ``HEAD`` comes with ``GET``.
+        cancel: cancel `answer` when its client goes away. A client that ends its side
+            of the connection and still reads is taken for one that went: nothing tells
+            the two apart, and no HTTP client in use does the first.
     """
 
     answer: Callable[[Request], Awaitable[Response]]
     methods: tuple[str, ...] = ("GET",)
+    cancel: bool = False
 
 
 class Front:
@@ -123,12 +127,16 @@ class Front:
     Args:
         pages: by path.
         name: of this port, for the log: ``admin``.
+        clients: connections held at once.
     """
 
-    def __init__(self, pages: Mapping[str, Page], name: str) -> None:
+    def __init__(self, pages: Mapping[str, Page], name: str, *, clients: int = MAX_CLIENTS) -> None:
         self._pages = pages
         self._name = name
+        self._clients = clients
         self._busy = 0
+        self._owed = 0
+        self._paid = trio.lowlevel.ParkingLot()
         # Those that are not being answered; the one quiet for longest is first.
         self._idle: dict[_Client, None] = {}
 
@@ -159,6 +167,11 @@ class Front:
                 told = False
                 nursery.start_soon(self.handle, stream)
 
+    async def settled(self) -> None:
+        """Wait until every request that has come is answered."""
+        while self._owed:
+            await self._paid.park()
+
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Answer one client's requests until it is done, then close the stream.
 
@@ -172,7 +185,7 @@ class Front:
         being answered, the new one gets a 503.
         """
         client = _Client(stream)
-        full = self._busy + len(self._idle) >= MAX_CLIENTS
+        full = self._busy + len(self._idle) >= self._clients
         if full and self._idle:
             eldest = next(iter(self._idle))
             del self._idle[eldest]
@@ -180,7 +193,7 @@ class Front:
         self._idle[client] = None
         try:
             with client.scope:
-                if full and self._busy >= MAX_CLIENTS:
+                if full and self._busy >= self._clients:
                     await client.respond(Response(503, b"too many clients\n"))
                     await client.end()
                 else:
@@ -197,23 +210,44 @@ class Front:
         """Answer requests one after another, and end the conversation politely."""
         try:
             while (request := await client.next_request()) is not None:
-                del self._idle[client]
-                self._busy += 1
+                self._owed += 1
                 try:
-                    response = await self._answer(request)
+                    await client.respond(await self._answer_one(client, request))
                 finally:
-                    self._busy -= 1
-                    self._idle[client] = None  # the last one heard of goes last
-                await client.respond(response)
+                    self._owed -= 1
+                    self._paid.unpark_all()
                 if not client.start_next():
                     break
         except h11.RemoteProtocolError as error:
             await client.respond(Response(error.error_status_hint, f"{error}\n".encode()))
         await client.end()
 
-    async def _answer(self, request: Request) -> Response:
-        """Find the page and have it answer."""
-        page = self._pages.get(request.path)
+    async def _answer_one(self, client: _Client, request: Request) -> Response:
+        """Have a request answered; meanwhile its client keeps its place.
+
+        Raises:
+            trio.BrokenResourceError: the client went away, which cancelled the answer.
+        """
+        del self._idle[client]
+        self._busy += 1
+        try:
+            page = self._pages.get(request.path)
+            if page is None or not page.cancel:
+                return await self._answer(page, request)
+            response: Response | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.cancel_when_gone, nursery.cancel_scope)
+                response = await self._answer(page, request)
+                nursery.cancel_scope.cancel()
+            if response is None:
+                raise trio.BrokenResourceError
+            return response
+        finally:
+            self._busy -= 1
+            self._idle[client] = None  # the last one heard of goes last
+
+    async def _answer(self, page: Page | None, request: Request) -> Response:
+        """Have the page answer, if there is one."""
         if page is None:
             known = ", ".join(self._pages)
             return Response(404, f"no such page; there are {known}\n".encode())
@@ -304,6 +338,21 @@ class _Client:
     async def _receive(self) -> None:
         """Give h11 what comes next."""
         self._http.receive_data(bytes(await self._stream.receive_some(MAX_HEAD)))
+
+    async def cancel_when_gone(self, scope: trio.CancelScope) -> None:
+        """Cancel the scope once the client has gone.
+
+        What comes meanwhile is kept for the next request. After some of it nobody
+        looks any more: who has sent another request waits for its answer.
+        """
+        try:
+            data = bytes(await self._stream.receive_some(MAX_HEAD))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if data:
+            self._http.receive_data(data)
+        else:
+            scope.cancel()
 
     async def respond(self, response: Response) -> None:
         """Send a whole response.

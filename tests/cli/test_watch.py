@@ -22,8 +22,9 @@ from reports import drawn, ok
 from rich.console import Console
 from trio.testing import MockClock
 
+from trio_echo.cli.listening import parse_listen
 from trio_echo.cli.output import Output
-from trio_echo.cli.watch import Watching, parse_listen, view
+from trio_echo.cli.watch import Watching, view
 from trio_echo.errors import ConfigError
 from trio_echo.monitor.watch import Watch, WatchConfig
 from trio_echo.prober.config import ProbeConfig

@@ -31,19 +31,23 @@ from trio_echo.cli.output import Output, Words
 from trio_echo.cli.signals import received
 from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
-from trio_echo.prober.config import DEFAULT_CONNECTIONS, ProbeConfig, ProbeTLS
+from trio_echo.prober.config import (
+    DEFAULT_CONNECTIONS,
+    ProbeConfig,
+    ProbeTLS,
+    parse_expectation,
+)
 from trio_echo.prober.schedule import probe as run_probe
 from trio_echo.prober.split import DEFAULT_ALPHA
-from trio_echo.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
 
-__all__ = ["parse_expectation", "probe", "stop_on_signal", "tls_settings"]
+__all__ = ["probe", "stop_on_signal", "tls_settings"]
 
 
 def probe(
@@ -170,39 +174,6 @@ def tls_settings(
     if not wanted and {ca, sni, cert, key} == {None}:
         return None
     return ProbeTLS(ca=ca, server_name=sni, cert=cert, key=key)
-
-
-def parse_expectation(field: str, values: Sequence[str]) -> dict[str, float]:
-    """Read ``NAME=WEIGHT`` or several of them separated by commas.
-
-    A name may be empty or contain ``=``, and a comma where what is before it ends
-    in no weight: ``a,b=1`` is one backend.
-
-    Raises:
-        ConfigError: one is of another form, or a name comes twice.
-    """
-    expect: dict[str, float] = {}
-    for value in values:
-        parts = value.split(",")
-        for pair in parts if None not in map(_weight, parts) else [value]:
-            name = pair.rpartition("=")[0]
-            weight = _weight(pair)
-            if weight is None:
-                shown = printable(pair)
-                raise ConfigError(field, f"must be NAME=WEIGHT, such as one=80, got '{shown}'")
-            if name in expect:
-                raise ConfigError(field, f"names '{printable(name)}' twice")
-            expect[name] = weight
-    return expect
-
-
-def _weight(pair: str) -> float | None:
-    """The weight in ``NAME=WEIGHT``; None where it has another form."""
-    _, equals, weight = pair.rpartition("=")
-    try:
-        return float(weight.removesuffix("%")) if equals else None
-    except ValueError:
-        return None
 
 
 async def _measure(config: ProbeConfig) -> Report:

@@ -24,12 +24,11 @@ from trio_echo.cli.options import (
     option,
 )
 from trio_echo.cli.output import ExitCode, Output, Words, exit_code, write_out
-from trio_echo.cli.probe import parse_expectation
 from trio_echo.cli.serve import parse as parse_serve
 from trio_echo.cli.signals import expect, interruptible, received
 from trio_echo.cli.tally import follow, wipe
 from trio_echo.errors import ConfigError, ManifestError, TrioEchoError
-from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.config import ProbeConfig, parse_expectation
 from trio_echo.prober.split import DEFAULT_ALPHA
 from trio_echo.rehearsal.dataplane import DEFAULT, PLANES, run_by
 from trio_echo.rehearsal.judge import targets

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from trio_echo.cli.listening import as_trio, listen_on, parse_listen
 from trio_echo.cli.options import (
     EFFORT,
     RESULTS,
@@ -31,16 +32,13 @@ from trio_echo.cli.options import (
     option,
 )
 from trio_echo.cli.output import ExitCode, Output
-from trio_echo.cli.probe import parse_expectation, tls_settings
+from trio_echo.cli.probe import tls_settings
 from trio_echo.cli.signals import expect as expect_signals
 from trio_echo.cli.signals import received
-from trio_echo.errors import ConfigError
 from trio_echo.monitor.record import lasting, stamp
 from trio_echo.monitor.watch import DEFAULT_RATE, Watch, WatchConfig
-from trio_echo.prober.config import ProbeConfig
+from trio_echo.prober.config import ProbeConfig, parse_expectation
 from trio_echo.prober.remarks import percent, shown_name, span
-from trio_echo.server.config import ServerConfig
-from trio_echo.server.listeners import open_listeners
 from trio_echo.text import printable, visible
 
 if TYPE_CHECKING:
@@ -144,19 +142,6 @@ def watch(
     raise typer.Exit(output.end(code if record.counts.answers else ExitCode.UNMEASURED))
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Read ``PORT`` or ``HOST:PORT``; without a host, every address is meant.
-
-    Raises:
-        ConfigError: it is of another form.
-    """
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit()) or (":" in host and not host.endswith("]")):
-        shown = printable(text)
-        raise ConfigError("listen", f"must be PORT or HOST:PORT, such as 8080, got '{shown}'")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 @dataclass
 class Watching:
     """One run of the command.
@@ -219,12 +204,7 @@ class Watching:
         """Open the port of the page, and say where it is."""
         if self.place is None:
             return []
-        host, port = self.place
-        try:
-            config = ServerConfig(ports=[port], hosts=[host] if host else [])
-            listeners, _ = await open_listeners(config)
-        except ConfigError as error:
-            raise ConfigError("listen", error.reason) from None
+        listeners = await listen_on(self.place)
         for listener in listeners:
             self.output.words.print(f"page and metrics on http://{listener}/")
         return listeners
@@ -233,10 +213,7 @@ class Watching:
         """Serve the page until cancelled."""
         from trio_echo.monitor.exposition import watch_front  # noqa: PLC0415 - takes its time
 
-        await watch_front(watching.record).serve(
-            trio.SocketListener(trio.socket.from_stdlib_socket(listener.sock))
-            for listener in listeners
-        )
+        await watch_front(watching.record).serve(map(as_trio, listeners))
 
     def _tell(self, event: Event) -> None:
         """Say an event."""

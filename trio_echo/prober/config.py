@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from math import ceil, isfinite
@@ -17,10 +18,16 @@ from trio_echo.prober.split import (
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["DEFAULT_CONNECTIONS", "ProbeConfig", "ProbeTLS", "split_target"]
+__all__ = [
+    "DEFAULT_CONNECTIONS",
+    "ProbeConfig",
+    "ProbeTLS",
+    "parse_expectation",
+    "split_target",
+]
 
 DEFAULT_CONNECTIONS = 5_000
 """Connections that a probe without an expectation makes, unless told otherwise:
@@ -195,6 +202,44 @@ class ProbeConfig:
 
 MIN_PAYLOAD = 32
 """The shortest line, in bytes: a tag for the run, the connection and the line."""
+
+
+def parse_expectation(field: str, values: Iterable[str], *, marks: str = "=") -> dict[str, float]:
+    """Read ``NAME=WEIGHT`` or several of them separated by commas.
+
+    A name may be empty or contain ``=``, and a comma where what is before it ends
+    in no weight: ``a,b=1`` is one backend.
+
+    Args:
+        field: what an error names.
+        values: one or several each.
+        marks: characters that may stand in the place of the ``=``.
+
+    Raises:
+        ConfigError: one is of another form, or a name comes twice.
+    """
+    expect: dict[str, float] = {}
+    for value in values:
+        parts = value.split(",")
+        for pair in parts if None not in [_pair(part, marks) for part in parts] else [value]:
+            found = _pair(pair, marks)
+            if found is None:
+                shown = printable(pair)
+                raise ConfigError(field, f"must be NAME=WEIGHT, such as one=80, got '{shown}'")
+            name, weight = found
+            if name in expect:
+                raise ConfigError(field, f"names '{printable(name)}' twice")
+            expect[name] = weight
+    return expect
+
+
+def _pair(text: str, marks: str) -> tuple[str, float] | None:
+    """The name and the weight in ``NAME=WEIGHT``; None where it has another form."""
+    match = re.fullmatch(f"(.*)[{marks}](.*)", text, re.DOTALL)
+    try:
+        return (match[1], float(match[2].removesuffix("%"))) if match else None
+    except ValueError:
+        return None
 
 
 def split_target(target: str) -> tuple[str, int]:
