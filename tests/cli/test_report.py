@@ -11,6 +11,7 @@ import pytest
 from reports import drawn, made
 
 from trio_echo.cli import main
+from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.document import to_json
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ def test_what_cannot_be_added_up_is_refused(
     assert report().code == 2
 
 
+@pytest.fixture
+def piped(report: Report, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> Report:
+    """The command with the logs of these runs at its standard input."""
+
+    def run(*arguments: str | Path) -> Done:
+        logs = "".join(f"starting\n{path.read_text()}" for path in runs)
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(logs.encode())))
+        return report(*arguments)
+
+    return run
+
+
 def test_standard_input_is_a_file_as_well(
     report: Report, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,3 +133,75 @@ def test_verdict_in_a_file_is_not_believed(report: Report, tmp_path: Path) -> No
     done = report(path)
     assert done.code == 1
     assert done.out.startswith("FAIL: ")
+
+
+def test_logs_are_added_up_and_a_missing_pod_is_no_pass(piped: Report) -> None:
+    """As in ``kubectl logs ... | report --runs 4 -``."""
+    assert piped("-", "--runs", "4").code == 0
+    done = piped("-", "--runs", "5")
+    assert done.code == 4
+    assert done.out.startswith("COULD NOT MEASURE")
+    assert done.out.count("4 complete runs were found, and --runs asks for 5") == 1
+    assert "80 %" in done.out
+    document = json.loads(piped("-", "--runs=5", "--json=-").out)
+    assert document["notices"] == ["4 complete runs were found, and --runs asks for 5"]
+    # What those that are there prove holds, whatever the others say.
+    assert piped("-", "--runs=5", "--expect=one=20,two=80").code == 1
+
+
+def test_interrupted_run_counts_but_is_not_complete(piped: Report, runs: list[Path]) -> None:
+    """An evicted pod's connections were made; the pod in its place is the one to wait for."""
+    cut = runs[3].read_text().replace('"interrupted": false', '"interrupted": true')
+    runs[3].write_text(cut)
+    done = piped("-", "--runs", "3")
+    assert done.code == 0
+    assert "2400 connections" in done.out
+    assert "report 4: was interrupted after 600 connections" in done.out
+    assert piped("-", "--runs", "4").code == 4
+
+
+def test_what_is_left_out_is_said(piped: Report, runs: list[Path], tmp_path: Path) -> None:
+    """A copy changes nothing; half a report may hide anything."""
+    runs.append(runs[0])
+    done = piped("-")
+    assert done.code == 0
+    assert done.err == "note: standard input: report 5: the same run again, which counts once\n"
+    runs[4] = tmp_path / "cut.json"
+    runs[4].write_text(runs[0].read_text()[:1000] + "\n")
+    done = piped("-")
+    assert done.code == 4
+    assert "standard input: 1 of its reports cut off or damaged" in done.out
+
+
+def test_runs_that_expected_nothing_are_judged_by_the_sum(report: Report, tmp_path: Path) -> None:
+    """Each pod measures, and one sample is judged; a failed connection fails it."""
+    paths = []
+    for number in range(4):
+        results = drawn(EIGHTY_TWENTY, 600, number)
+        paths.append(tmp_path / f"{number}.json")
+        paths[number].write_text(to_json(made(results, run=f"{number}")))
+    assert report(*paths).code == 0
+    assert report(*paths).out.startswith("MEASURED: ")
+    assert report(*paths, "--expect", "one=80,two=20").out.startswith("PASS: ")
+    assert report(*paths, "--expect=one=50", "--expect=two=50").code == 1
+    assert report(*paths, "--expect=one=80,two=20", "--margin=0.01").code == 3
+    tolerant = report(
+        *paths, "--expect=one=77,two=23", "--margin=0.1", "--tolerance=0.04", "--alpha=0.01"
+    )
+    assert tolerant.code == 0
+    failed = made([*drawn(EIGHTY_TWENTY, 600, 3), Result(Outcome.RESET)], run="3")
+    paths[3].write_text(to_json(failed))
+    assert report(*paths, "--expect=one=80,two=20").code == 1
+    assert report(*paths, "--expect=one=80,two=20", "--max-errors=1").code == 0
+
+
+def test_settings_that_cannot_work_are_refused(report: Report, runs: list[Path]) -> None:
+    """By the option."""
+    for option, words in (
+        ("--runs=0", "--runs: must be 1 or more, got 0"),
+        ("--max-errors=-1", "--max-errors: must be 0 or more, got -1"),
+        ("--margin=0.1", "--expect: must be given too, for --margin, --tolerance and --alpha"),
+    ):
+        done = report(*runs, option)
+        assert done.code == 2
+        assert done.err == f"trio-echo: {words}\n"

@@ -7,12 +7,13 @@ counts is written for readers without statistics, and never read back.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio_echo
 from trio_echo.errors import ConfigError, TrioEchoError
@@ -24,13 +25,22 @@ from trio_echo.prober.words import Report, Run
 from trio_echo.text import printable, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from trio_echo.prober.latency import Histogram
     from trio_echo.prober.remarks import Remark
     from trio_echo.prober.words import Backend
 
-__all__ = ["FORMAT", "error_json", "from_json", "merge", "several_json", "to_json"]
+__all__ = [
+    "FORMAT",
+    "Found",
+    "error_json",
+    "find",
+    "from_json",
+    "merge",
+    "several_json",
+    "to_json",
+]
 
 FORMAT = 2
 """The version of the schema. It grows when a reader of the old one would be wrong;
@@ -124,9 +134,105 @@ def from_json(text: str | bytes) -> Report:
     """
     try:
         document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise TrioEchoError(_NO_REPORT) from None
+    return _from_document(document)
+
+
+class Found(NamedTuple):
+    """The reports in a text.
+
+    Attributes:
+        reports: by a label: the name of the text, and behind it, where there is
+            more than one report, the pod that wrote it or its number.
+        notes: in words, what was left out with good reason.
+        broken: how many reports begin and do not end.
+    """
+
+    reports: dict[str, Report]
+    notes: list[str]
+    broken: int
+
+
+def find(data: bytes, name: str) -> Found:
+    """Read the reports in a document of JSON, or among the lines of logs.
+
+    A report in a log is one object, at any place of a line. Copies of one and the
+    same report count once.
+
+    Args:
+        data: the text.
+        name: what to call it, as it is shown.
+
+    Raises:
+        TrioEchoError: there is none, or one cannot be read.
+    """
+    try:
+        documents = [("", json.loads(data))]
+    except (ValueError, RecursionError):
+        documents = list(_scan(data.decode(errors="replace")))
+    found = Found({}, [], [document for _, document in documents].count(None))
+    known: list[Any] = []
+    for number, (before, document) in enumerate(documents, 1):
+        label = name
+        if len(documents) > 1:
+            pod = _POD.match(before)
+            label += f": {pod[1] if pod else f'report {number}'}"
+            label += f", report {number}" if label in found.reports else ""
+        if document is None:
+            continue
+        if document in known:
+            found.notes.append(f"{label}: the same run again, which counts once")
+        elif len(documents) > 1 and document.get("interrupted") and "error" in document:
+            found.notes.append(f"{label}: was interrupted before its first connection")
+        else:
+            try:
+                found.reports[label] = _from_document(document)
+            except TrioEchoError as error:
+                raise TrioEchoError(f"{visible(label)}: {error}") from None
+        known.append(document)
+    if not found.reports:
+        reason = "holds no whole report" if documents else _NO_REPORT
+        raise TrioEchoError(f"{name}: {reason}")
+    return found
+
+
+_NO_REPORT = "not a report of trio-echo"
+
+_BEGIN = re.compile(r'\{\s*"format":\s*\d+,\s*"tool":\s*"trio-echo ')
+"""How each report begins, in whatever line."""
+
+_POD = re.compile(r"\[pod/([^/\]]+)")
+"""What ``kubectl logs --prefix`` begins each line with."""
+
+
+def _scan(text: str) -> Iterator[tuple[str, Any]]:
+    """Find what begins as a report does.
+
+    Yields:
+        What stands before it in its line, and the object; None if it does not end.
+    """
+    decoder = json.JSONDecoder()
+    place = 0
+    while begin := _BEGIN.search(text, place):
+        before = text[text.rfind("\n", 0, begin.start()) + 1 : begin.start()]
+        try:
+            document, place = decoder.raw_decode(text, begin.start())
+        except (ValueError, RecursionError):
+            document, place = None, begin.end()
+        yield before, document
+
+
+def _from_document(document: Any) -> Report:
+    """Read a report.
+
+    Raises:
+        TrioEchoError: it is none, of another version, or damaged.
+    """
+    try:
         found = document["format"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        raise TrioEchoError("not a report of trio-echo") from None
+    except (TypeError, LookupError):
+        raise TrioEchoError(_NO_REPORT) from None
     if found != FORMAT:
         shown = printable(str(found))[:20]
         raise TrioEchoError(f"a report of format {shown}; this version reads format {FORMAT}")

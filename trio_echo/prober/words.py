@@ -311,10 +311,13 @@ class Report:
         if len(self.runs) == 1:
             run = self.runs[0]
             return [*run.notices, *([run.fault] if run.fault else [])]
-        return [
+        faults = Counter(run.fault for run in self.runs if run.fault)
+        shared = [fault for fault, runs in faults.items() if runs > 1]
+        return shared + [
             f"{run.label or run.tag}: {text}"
             for run in self.runs
             for text in _stands_out(self, run)
+            if text not in shared
         ]
 
     @property
@@ -336,8 +339,14 @@ class Report:
         ]
 
     def unmeasured(self, fault: str) -> Report:
-        """The same with a reason why nothing can be said, whatever was counted."""
-        return replace(self, runs=tuple(replace(run, fault=fault) for run in self.runs))
+        """The same with a reason why nothing can be said, whatever was counted.
+
+        A run that has such a reason keeps its own. Counts of several runs that
+        prove a FAIL still do.
+        """
+        return replace(
+            self, runs=tuple(replace(run, fault=run.fault or fault) for run in self.runs)
+        )
 
     def __str__(self) -> str:
         return describe(self)
