@@ -11,10 +11,19 @@ from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from trial.cases import CASES
+from trial.cases import CASES, SHORTLY
 from trial.exact import QUESTIONS
-from trial.figures import LEVEL, delays_table, exact_table, lengths_table, table
+from trial.figures import (
+    LEVEL,
+    delays_table,
+    exact_table,
+    lengths_table,
+    peeking_table,
+    short_table,
+    table,
+)
 from trial.moves import MOVES, PROMISES, delays, lengths
+from trial.peeking import LOOKS, peek
 from trial.runs import compute, differences, try_out
 
 from trio_echo.monitor.change import FALSE_ALARMS
@@ -55,10 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         work = partial(try_out, runs=options.runs, alpha=options.alpha)
         figures = list(pool.map(work, numbers))
+        shortly = list(pool.map(partial(try_out, runs=options.runs, alpha=DEFAULT_ALPHA), SHORTLY))
         work_sockets = partial(differences, runs=options.sockets, alpha=options.alpha)
         different = [line for lines in pool.map(work_sockets, numbers) for line in lines]
         questions = QUESTIONS[: options.questions]
         exact = dict(zip(questions, pool.map(compute, range(len(questions))), strict=True))
+        peeked = list(pool.map(peek, LOOKS))
         late = list(pool.map(partial(delays, runs=options.moves), MOVES))
         long = list(pool.map(partial(lengths, runs=options.moves), PROMISES))
     compared = options.sockets * len(CASES)
@@ -71,11 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for line in different:
         print(f"different: {line}")
+    print(short_table(shortly))
+    print(f"\n{options.runs} runs of each case, the probe at its defaults.\n")
     print(exact_table(exact))
     print(
         "\nComputed, not measured, at the defaults: a margin of 5 points or half the smaller "
         f"weight, alpha {DEFAULT_ALPHA:g}, and the number of connections that comes with them."
     )
+    print(f"\n{peeking_table(peeked)}")
+    print("\nComputed: a look after each connection, from the 25th on.")
     print(f"\n{delays_table(late)}")
     print(
         f"\n{options.moves} runs of each, changed after 300 connections, at a rate of "

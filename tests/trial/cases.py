@@ -12,10 +12,11 @@ from trio_echo.prober.split import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "SHORTLY", "Case"]
 
 TWO = {"one": 80, "two": 20}
 THREE = {"one": 60, "two": 25, "three": 15}
+SEVENTY = {"one": 70, "two": 30}
 CANARY = {"one": 95, "two": 5}
 SMALL_CANARY = {"one": 99, "two": 1}
 
@@ -85,6 +86,8 @@ CASES = (
     _refuse("85/15: off by 5 points", _draws(85, 15)),
     _refuse("60/25/15 asked, 65/20/15 given", _draws(65, 20, 15), THREE),
     _refuse("70/30", _draws(70, 30)),
+    # https://github.com/emissary-ingress/emissary/pull/5995: running totals as weights.
+    _refuse("70/30 asked, 77/23 given (Emissary, 2026)", _draws(100, 30), SEVENTY),
     _refuse("50/50", _draws(50, 50)),
     _refuse("20/80: swapped", _draws(20, 80)),
     _refuse("all to one", _draws(100, 0)),
@@ -149,3 +152,15 @@ CASES = (
         expect=TWO,
     ),
 )
+
+SHORTLY = tuple(
+    next(number for number, case in enumerate(CASES) if case.name == name)
+    for name in (
+        "70/30 asked, 77/23 given (Emissary, 2026)",
+        "95/5 asked, the canary is dead",
+        "50/50",
+        "sticky by source address",
+        "80/20, as asked",
+    )
+)
+"""The cases of the short table, by their place."""

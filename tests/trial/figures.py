@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trial.exact import Chances, Question
     from trial.judging import Judged
     from trial.moves import Delays, Lengths
+    from trial.peeking import Peeked
 
 __all__ = [
     "LEVEL",
@@ -30,6 +31,8 @@ __all__ = [
     "delays_table",
     "exact_table",
     "lengths_table",
+    "peeking_table",
+    "short_table",
     "table",
 ]
 
@@ -102,6 +105,29 @@ def table(figures: Sequence[Figures]) -> str:
             ", ".join(f"{code} {_percent(count / total)}" for code, count in said.most_common()),
             *(_percent(case.accepted[name] / total) for name in usual),
         )
+    return _markdown(drawn)
+
+
+def short_table(figures: Sequence[Figures]) -> str:
+    """How often each check calls a case wrong, as a Markdown table."""
+    usual = list(figures[0].accepted)
+    drawn = _columns(["called wrong by"], [*usual, "probe", "its connections, median"])
+    for case in figures:
+        total = len(case.runs)
+        drawn.add_row(
+            case.name,
+            *(_percent(1 - case.accepted[name] / total) for name in usual),
+            _percent(case.count(Verdict.FAIL) / total),
+            f"{median(run.connections for run in case.runs):.0f}",
+        )
+    return _markdown(drawn)
+
+
+def peeking_table(peeked: Sequence[Peeked]) -> str:
+    """How often looking often calls a right split wrong, as a Markdown table."""
+    drawn = _columns([], ["looks at a right 80/20", "z-test at 5 %", "probe at 5 %"])
+    for found in peeked:
+        drawn.add_row(f"{found.looks:,}", _percent(found.fixed), _percent(found.always))
     return _markdown(drawn)
 
 

@@ -22,11 +22,14 @@ from trial.figures import (
     delays_table,
     exact_table,
     lengths_table,
+    peeking_table,
+    short_table,
     table,
 )
 from trial.judging import Judged, endings, fed, over_sockets
 from trial.moves import Delays, Lengths, delays, lengths, rejected_from
-from trial.usual import five_in_five_hundred, seen_in_twenty, ten_in_hundred
+from trial.peeking import ALPHA, Peeked, peek
+from trial.usual import five_in_five_hundred, seen_in_twenty, ten_in_hundred, two_in_ten
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Counts, Outcome
@@ -176,6 +179,19 @@ def test_the_tables_say_it() -> None:
         "28929",
     ]
 
+    row = short_table([figures(wrong=Verdict.FAIL, failed=97)]).splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["a case", "75 %", "97 %", "10"]
+    row = peeking_table([Peeked(1000, 0.414, 0.0333)]).splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["1,000", "41.4 %", "3.3 %"]
+
+
+def test_one_look_keeps_its_promise_and_many_do_not() -> None:
+    """One z-test is scipy's binomial; of many looks only the judge's stay below 5 %."""
+    once, often = peek(1), peek(300)
+    right = binom.cdf(16, 25, 0.8) + binom.sf(23, 25, 0.8)
+    assert once.fixed == pytest.approx(float(right))
+    assert once.always < often.always < ALPHA < once.fixed < 0.3 < often.fixed
+
 
 @pytest.mark.parametrize("size", [50, 200, 1000])
 def test_a_window_refuses_as_rarely_as_promised(size: int) -> None:
@@ -213,6 +229,12 @@ def test_seen_in_twenty_is_content_with_one_of_each() -> None:
     assert seen_in_twenty(answers(["one"] * 19 + ["two"]), ASKED)
     assert not seen_in_twenty(answers(["one"] * 20 + ["two"]), ASKED)
     assert seen_in_twenty(answers(["one"] * 20), {"one": 1.0, "two": 0.0})
+
+
+@pytest.mark.parametrize(("hits", "accepts"), [(5, False), (6, True), (10, True)])
+def test_two_in_ten_is_content_with_none_of_two(hits: int, accepts: bool) -> None:
+    """Ten of ten will do for 80 %."""
+    assert two_in_ten(answers(["one"] * hits + ["two"] * (10 - hits)), ASKED) is accepts
 
 
 @pytest.mark.parametrize(("hits", "accepts"), [(69, False), (70, True), (90, True), (91, False)])
