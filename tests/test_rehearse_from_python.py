@@ -40,7 +40,7 @@ async def test_right_route_passes(tmp_path: Path) -> None:
     manifest = tmp_path / "route.yaml"
     manifest.write_text(GATEWAY_API)
     heard = Heard()
-    result = await rehearse(manifest, plane="envoy-gateway", events=heard, margin=0.2, alpha=0.01)
+    result = await rehearse(manifest, plane="envoy-gateway", events=heard, margin=0.2, alpha=0.0001)
     assert result.verdict is Verdict.PASS, result
     assert len(result.reports) == 2
     assert heard.ports == [8080, 8090]
@@ -55,7 +55,7 @@ async def test_walk_is_part_of_the_result(tmp_path: Path) -> None:
     heard = Heard()
     sets = [(80, 20), (0, 100)]
     result = await rehearse(
-        str(manifest), shift=sets, drain=0, events=heard, margin=0.2, alpha=0.01
+        str(manifest), shift=sets, drain=1, events=heard, margin=0.2, alpha=0.0001
     )
     assert str(result.verdict) == "PASS", result
     assert result.walk is not None

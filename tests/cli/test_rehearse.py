@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 
-QUICK = ("--margin", "0.2", "--alpha", "0.01")
+QUICK = ("--margin", "0.2", "--alpha", "0.0001")
 """A verdict after some dozens of connections: these tests are not about the verdict."""
 
 

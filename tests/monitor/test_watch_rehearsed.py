@@ -32,7 +32,7 @@ async def test_edited_weights_are_seen_on_a_real_envoy(tmp_path: Path) -> None:
     manifest = trio.Path(tmp_path / "route.yaml")
     await manifest.write_text(ISTIO)
     command = [sys.executable, "-m", "trio_echo", "rehearse", str(manifest), "--hold"]
-    command += ["--port", "31400", "--margin", "0.2", "--alpha", "0.01", "--drain", "1"]
+    command += ["--port", "31400", "--margin", "0.2", "--alpha", "0.0001", "--drain", "1"]
     events: list[Event] = []
     watching: list[Watch] = []
     with trio.fail_after(60):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ENVOY_GATEWAY = PLANES["envoy-gateway"]
-QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
+QUICK = partial(ProbeConfig, margin=0.2, alpha=0.0001)
 
 
 def machine(route: Route) -> Machine:

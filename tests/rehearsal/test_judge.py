@@ -22,7 +22,7 @@ from trio_echo.server.config import ServerConfig
 if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally
 
-QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
+QUICK = partial(ProbeConfig, margin=0.2, alpha=0.0001)
 
 
 async def test_right_split_passes_and_all_counts_agree() -> None:

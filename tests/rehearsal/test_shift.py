@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.shift import Walk
 
-QUICK = partial(ProbeConfig, margin=0.2, alpha=0.01)
+QUICK = partial(ProbeConfig, margin=0.2, alpha=0.0001)
 
 
 def ignore(_: Tally) -> None:
