@@ -11,13 +11,15 @@ An unsafe character has one form, after the manner of Python's own literals:
 * other ASCII controls: ``\x1b``
 * a byte that was no UTF-8 (the lone surrogates U+DC80 to U+DCFF): ``\xff``
 * all others: ``\u0085``, ``\U000e0001``
+
+GitHub's runner takes orders from what a step prints: `harmless` is for there.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["format_address", "printable", "visible", "xml_text"]
+__all__ = ["format_address", "harmless", "printable", "visible", "xml_text"]
 
 _INVISIBLE = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
@@ -65,6 +67,28 @@ def xml_text(text: str) -> str:
     again changes nothing.
     """
     return _XML_ILLEGAL.sub(_form, text)
+
+
+_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|(?<=##)\[", re.MULTILINE)
+"""Where the runner finds a command: ``::`` in front of a line, ``##[`` anywhere in it
+(``ActionCommand.cs`` of actions/runner)."""
+
+_FORMS = {"text": "\\x{:02x}", "json": "\\u{:04x}", "xml": "&#{};"}
+
+
+def harmless(text: str, form: str = "text") -> str:
+    """Write text so that GitHub's runner, which reads all that a step prints, obeys none of it.
+
+    Args:
+        text: lines, or a whole document.
+        form: ``text``, ``json`` or ``xml``: how a character is written in another way.
+            A document says the same after it.
+    """
+
+    def write(match: re.Match[str]) -> str:
+        return (match[1] or "") + _FORMS[form].format(ord(match[0][-1]))
+
+    return _COMMAND.sub(write, text)
 
 
 def format_address(host: str, port: int) -> str:

@@ -56,7 +56,7 @@ def _cells(parameter: Any) -> list[str]:
         return [f"`{parameter.metavar}`", text, said.removesuffix("]") or "-"]
     names = ", ".join(sorted(parameter.opts, key=len))
     if parameter.is_flag:
-        return [f"`{names}`", text, "off"]
+        return [f"`{names}`", text, said.removesuffix("]") or "off"]
     default = parameter.default
     shown = f"{default:g}" if isinstance(default, float) else str(default)
     without = "-" if default is None else f"`{shown}`"

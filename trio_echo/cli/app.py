@@ -53,6 +53,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # Without a word the help says what there is.
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     message = ""
+    wrong: Exception | None = None
     try:
         code = _invoke(list(words))
         # Perhaps too late for the command to mind it, as while it wrote its documents.
@@ -63,20 +64,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (OutputError, RehearsalError) as error:
         code, message = ExitCode.UNMEASURED, str(error)
     except (TrioEchoError, typer.TyperException) as error:
-        code, message = ExitCode.USAGE, _refusal(error)
+        code, message, wrong = ExitCode.USAGE, _refusal(error), error
     except ExceptionGroup as group:
         # What nurseries raise. One that holds nothing but bad input is bad input.
         found, faults = group.split(TrioEchoError)
         if found is None or faults is not None:
             code, message = ExitCode.FAULT, _fault(group)
         else:
-            code, message = ExitCode.USAGE, _refusal(_leaf(found))
+            wrong = _leaf(found)
+            code, message = ExitCode.USAGE, _refusal(wrong)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no FAIL
         code, message = ExitCode.FAULT, _fault(error)
     if message:
         Words(stderr=True).print(f"trio-echo: {message}")
     if code and words[0] in COMMANDS:
-        leave_no_gap(words, code, message)
+        leave_no_gap(words, code, message, wrong)
     return code
 
 

@@ -22,8 +22,8 @@ from string import Formatter
 from typing import TYPE_CHECKING
 
 from trio_echo import log
-from trio_echo.cli.output import wants_color
-from trio_echo.text import visible
+from trio_echo.cli.output import on_github, wants_color
+from trio_echo.text import harmless, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,13 +81,22 @@ def logging_to(
             ``NO_COLOR`` says otherwise.
     """
     stream = stream or sys.stderr
-    render = _to_json if log_format is LogFormat.JSON else _Console(color=wants_color(stream))
+    render = _renderer(log_format, stream)
     writer = _Writer(stream, render)
     with log.send_to(lambda record: writer.put(render(record)), getattr(log, level.name)):
         try:
             yield
         finally:
             writer.close()
+
+
+def _renderer(log_format: LogFormat, stream: TextIO) -> Callable[[log.Record], str]:
+    """What writes an event; GitHub's runner is to obey nothing in it."""
+    as_json = log_format is LogFormat.JSON
+    render = _to_json if as_json else _Console(color=wants_color(stream))
+    if not on_github():
+        return render
+    return lambda record: harmless(render(record), "json" if as_json else "text")
 
 
 def _message(record: log.Record) -> str | None:

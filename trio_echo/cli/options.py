@@ -15,6 +15,7 @@ __all__ = [
     "AlphaOption",
     "CertOption",
     "ExpectOption",
+    "GitHubOption",
     "JSONOption",
     "JUnitOption",
     "KeyOption",
@@ -107,4 +108,14 @@ JUnitOption = Annotated[
 ]
 SVGOption = Annotated[
     str | None, option(RESULTS, "FILE", "Draw the report as one picture; - for stdout.")
+]
+GitHubOption = Annotated[
+    bool | None,
+    option(
+        RESULTS,
+        None,
+        "Tell GitHub Actions: annotations, the step's summary, its output verdict."
+        " --no-github: do not. [default: on in GitHub Actions]",
+        "--github/--no-github",
+    ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from contextlib import suppress
 from enum import IntEnum
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import ConfigError
-from trio_echo.text import visible
+from trio_echo.text import harmless, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import IO
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import IO, Literal
 
     from trio_echo.prober.words import Report
 
@@ -29,6 +30,7 @@ __all__ = [
     "Words",
     "exit_code",
     "leave_no_gap",
+    "on_github",
     "wants_color",
     "write_out",
 ]
@@ -75,8 +77,14 @@ class Words:
             style: "good", "bad", "open" or nothing.
         """
         lines = [visible(line) for line in text.split("\n")]
+        if on_github():
+            lines = [harmless(line) for line in lines]
         if style and self._color:
             lines = [f"{_STYLES[style]}{line}\x1b[0m" for line in lines]
+        self.write(lines)
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Print lines as they are."""
         if self.failure is None:
             try:
                 self.file.write("\n".join(lines) + "\n")
@@ -91,6 +99,11 @@ _STYLES = {"good": "\x1b[1;32m", "bad": "\x1b[1;31m", "open": "\x1b[1;33m"}
 _VERDICT_STYLES = {"PASS": "good", "FAIL": "bad"}
 
 
+def on_github() -> bool:
+    """Whether GitHub's runner reads what this process prints."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
 def wants_color(stream: IO[str]) -> bool:
     """Whether to colour what goes to `stream` (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -103,6 +116,7 @@ class Output:
         json: a path, ``-`` for stdout, or None.
         junit: the same.
         svg: the same.
+        github: whether to tell GitHub too; None for there alone.
 
     Raises:
         ConfigError: a file cannot be written there, which is found out before
@@ -114,8 +128,14 @@ class Output:
     """
 
     def __init__(
-        self, json: str | None = None, junit: str | None = None, svg: str | None = None
+        self,
+        json: str | None = None,
+        junit: str | None = None,
+        svg: str | None = None,
+        *,
+        github: bool | None = None,
     ) -> None:
+        self._github = on_github() if github is None else github
         self._places = {"json": json, "junit": junit, "svg": svg}
         self._failures: list[str] = []
         on_stdout = [field for field, place in self._places.items() if place == "-"]
@@ -151,7 +171,36 @@ class Output:
             return to_svg(report)
 
         self.write(json=to_json, junit=to_junit, svg=to_svg)
+        self.tell_github({"": report}, report.verdict)
         return exit_code(report)
+
+    def tell_github(
+        self,
+        cases: Mapping[str, Report],
+        verdict: str | None,
+        more: Sequence[str] = (),
+        fault: str = "",
+    ) -> None:
+        """Annotate what did not pass, and add to the summary and the outputs of the step.
+
+        Args:
+            cases: reports by their names, which may be empty.
+            verdict: on all of them.
+            more: lines about all of them.
+            fault: what is wrong beside them, if anything is.
+        """
+        if not self._github:
+            return
+        from trio_echo.prober import github  # noqa: PLC0415 - only where asked for
+
+        Words(stderr=True).write(github.complaints(cases, fault))
+        _tell_step(github.summary(cases, more), verdict or "")
+
+    def warn_github(self, warning: str) -> None:
+        """Annotate what is hardly meant, at the place that it begins with if there is one."""
+        if self._github:
+            place = _PLACE.match(warning)
+            _annotate("warning", warning, *((place[1], int(place[2])) if place else ("", None)))
 
     def write(self, **makers: Callable[[], str]) -> None:
         """Write those documents that were asked for.
@@ -167,7 +216,7 @@ class Output:
             if place is None:
                 continue
             try:
-                _write(place, make())
+                _write(place, make(), field)
             except OSError as error:
                 self._failures.append(
                     _stdout_failed(error)
@@ -228,6 +277,8 @@ class Lines:
         """Write one object, at once."""
         if self._file is None:
             return
+        if self._place == "-" and on_github():
+            line = harmless(line, "json")
         try:
             self._file.write(line + "\n")
             self._file.flush()
@@ -282,8 +333,8 @@ _written: set[str] = set()
 _FLAGS = {"--json": "json", "--junit": "junit"}
 
 
-def leave_no_gap(words: Sequence[str], code: int, message: str) -> None:
-    """Write the documents that a command was asked for and could not write.
+def leave_no_gap(words: Sequence[str], code: int, message: str, error: Exception | None) -> None:
+    """Write the documents that a command was asked for and could not write; tell GitHub.
 
     Who reads them finds out why there is no verdict, and nobody takes those of
     an earlier run for those of this one.
@@ -291,12 +342,18 @@ def leave_no_gap(words: Sequence[str], code: int, message: str) -> None:
     Args:
         words: the command line, which may be one that no command understands.
         code: the exit code.
-        message: what happened; its first line is taken.
+        message: what happened, for people; its first line is taken.
+        error: which knows where it happened, perhaps.
     """
-    from trio_echo.prober.document import error_json  # noqa: PLC0415 - takes its time
+    from trio_echo.prober import github  # noqa: PLC0415 - takes its time
+    from trio_echo.prober.document import error_json  # noqa: PLC0415 - the same
     from trio_echo.prober.junit import error_junit  # noqa: PLC0415 - the same
 
     interrupted = code == ExitCode.INTERRUPTED
+    if message and words[0] in _JUDGES and _wants_github(words):
+        origin, line = getattr(error, "origin", ""), getattr(error, "line", None)
+        _annotate("error", message, origin, line)
+        _tell_step(github.summary({}, [message.partition("\n")[0]]), "UNMEASURED")
     message = message.partition("\n")[0] or ExitCode(code).name.lower()
     makers: dict[str, Callable[[], str]] = {
         "json": partial(error_json, message, interrupted=interrupted),
@@ -306,14 +363,14 @@ def leave_no_gap(words: Sequence[str], code: int, message: str) -> None:
         if place not in _written:
             # The exit code says already that there is no verdict; ValueError: NUL in a path.
             with suppress(OSError, ValueError):
-                _write(place, makers[field]())
+                _write(place, makers[field](), field)
     _written.clear()
 
 
 def _asked_for(words: Sequence[str]) -> list[tuple[str, str]]:
     """Find the documents in a command line; of two places for one, the last."""
     found: dict[str, str] = {}
-    options = words[: words.index("--")] if "--" in words else words
+    options = _options(words)
     for word, following in zip(options, [*options[1:], ""], strict=True):
         flag, equals, place = word.partition("=")
         place = place if equals else following
@@ -322,11 +379,55 @@ def _asked_for(words: Sequence[str]) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-_KINDS = {
-    ExitCode.USAGE: "usage",
-    ExitCode.UNMEASURED: "unmeasured",
-    ExitCode.INTERRUPTED: "interrupted",
-}
+def _options(words: Sequence[str]) -> Sequence[str]:
+    """The part of a command line that may hold options."""
+    return words[: words.index("--")] if "--" in words else words
+
+
+_JUDGES = {"probe", "rehearse", "report"}
+"""The commands that end with a verdict."""
+
+
+def _wants_github(words: Sequence[str]) -> bool:
+    """Whether a command line, in its environment, is to tell GitHub."""
+    switches = [word for word in _options(words) if word in {"--github", "--no-github"}]
+    return switches[-1] == "--github" if switches else on_github()
+
+
+_PLACE = re.compile(r"(.+?):([0-9]+), document [0-9]+")
+"""How the text about a document begins."""
+
+
+def _annotate(level: Literal["error", "warning"], text: str, origin: str, line: int | None) -> None:
+    """Print an annotation, at a place in a file if the repository holds it.
+
+    It goes to stderr: the runner reads that as it reads stdout, which may be for
+    a document.
+    """
+    from trio_echo.prober.github import annotation  # noqa: PLC0415 - only where asked for
+
+    file = ""
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or ".").resolve()
+    path = Path(origin).resolve()
+    if path.is_file() and path.is_relative_to(root):
+        file = path.relative_to(root).as_posix()
+    line = line if file else None
+    Words(stderr=True).write([annotation(level, text, title="trio-echo", file=file, line=line)])
+
+
+def _tell_step(summary: str, verdict: str) -> None:
+    """Add to the summary and to the outputs of the step, where GitHub says that they are."""
+    for variable, text in (
+        ("GITHUB_STEP_SUMMARY", summary),
+        ("GITHUB_OUTPUT", f"verdict={verdict}\n"),
+    ):
+        if place := os.environ.get(variable):
+            try:
+                with Path(place).open("a", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as error:
+                said = f"{variable}: cannot write {place!r}: {error.strerror}"
+                Words(stderr=True).print(f"warning: {said}", style="open")
 
 
 def _obstacle(place: Path) -> str:
@@ -343,14 +444,21 @@ _NO_REPLACING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
 """Where a file may be written but its folder not, or where it is mounted."""
 
 
-def _write(place: str, text: str) -> None:
+def _write(place: str, text: str, field: str = "") -> None:
     """Write a document, in one step where the file system can: all of it or nothing.
+
+    Args:
+        place: a path, or ``-`` for stdout.
+        text: the document.
+        field: ``json``, ``junit`` or ``svg``; empty for a text of our own.
 
     Raises:
         OSError: it could not be written.
     """
     _written.add(place)
     if place == "-":
+        if field and on_github():
+            text = harmless(text, "json" if field == "json" else "xml")
         try:
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -14,6 +14,7 @@ from trio_echo.cli.options import (
     AlphaOption,
     CertOption,
     ExpectOption,
+    GitHubOption,
     JSONOption,
     JUnitOption,
     KeyOption,
@@ -125,6 +126,7 @@ def probe(
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
+    github: GitHubOption = None,
 ) -> None:
     """Open connections, count who answers, and judge the split.
 
@@ -157,7 +159,7 @@ def probe(
         source_addresses=source_address or (),
         tls=tls_settings(tls, tls_ca, sni, tls_cert, tls_key),
     )
-    output = Output(json, junit, svg)
+    output = Output(json, junit, svg, github=github)
     if config.expect and connections is None and duration is None:
         announced = (
             f"up to {config.budget} connections: a right split is decided by then "

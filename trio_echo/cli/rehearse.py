@@ -15,6 +15,7 @@ from trio_echo.cli.options import (
     EFFORT,
     EXPECTED,
     AlphaOption,
+    GitHubOption,
     JSONOption,
     JUnitOption,
     MarginOption,
@@ -143,6 +144,7 @@ def rehearse(
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
+    github: GitHubOption = None,
 ) -> None:
     """Run a weighted route on this machine with a real Envoy, and judge it.
 
@@ -172,7 +174,7 @@ def rehearse(
             tls=tls,
         )
 
-    output = Output(json, junit, svg)
+    output = Output(json, junit, svg, github=github)
     if drain < 0:
         raise ConfigError("drain", f"must be 0 or more seconds, got {drain}")
     try:
@@ -252,6 +254,7 @@ class _Command(Events):
 
     def warned(self, warning: str) -> None:
         self._aside.print(f"warning: {warning}", style="open")
+        self._output.warn_github(warning)
 
     def up(self, listener: Listener, port: int) -> None:
         instead = f", as {listener.port} is not free" if port != listener.port else ""
@@ -334,6 +337,12 @@ class _Command(Events):
                 self._print(_REMEDY)
             self._code = max(self._code, ExitCode.FAIL if walk.lost else 0)
         self._write_documents(result)
+        self._output.tell_github(
+            self._cases,
+            result.verdict,
+            [*(str(walk).split("\n") if walk else ()), *result.warnings],
+            fault=str(walk) if walk and walk.lost else "",
+        )
 
     def _write_documents(self, result: Result) -> None:
         """Write the documents that were asked for: of one report, or of several."""

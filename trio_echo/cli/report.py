@@ -15,6 +15,7 @@ from trio_echo.cli.options import (
     EXPECTED,
     AlphaOption,
     ExpectOption,
+    GitHubOption,
     JSONOption,
     JUnitOption,
     MarginOption,
@@ -65,6 +66,7 @@ def report(
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
+    github: GitHubOption = None,
 ) -> None:
     """Add up the reports of several probes to one verdict.
 
@@ -77,7 +79,7 @@ def report(
     trio-echo report run-*.json
     kubectl logs -l job-name=probe --tail=-1 | trio-echo report --runs 8 -
     """
-    output = Output(json, junit, svg)
+    output = Output(json, junit, svg, github=github)
     judged_by = None
     if expect:
         judged_by = Expectation(
