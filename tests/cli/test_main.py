@@ -124,7 +124,7 @@ def test_however_a_command_ends_its_documents_are_there(  # noqa: PLR0913 - thre
     monkeypatch.setattr("trio_echo.cli.output.Output.publish", fail)
     monkeypatch.setattr("trio.run", fail)
     monkeypatch.setattr("trio_echo.cli.report.merge", fail)
-    monkeypatch.setattr("trio_echo.cli.report.from_json", lambda _: None)
+    monkeypatch.setattr("trio_echo.cli.report._collect", lambda _: ({}, []))
     monkeypatch.chdir(tmp_path)
     junit = tmp_path / "out.xml"
     junit.write_text("an earlier run")
