@@ -307,9 +307,9 @@ def shares(found: Plan) -> list[tuple[int, tuple[str, ...], Mapping[str, float]]
 
 def notices(found: Plan, words: Sequence[str]) -> bool:
     """Whether one notice has all these words."""
-    return any(all(word in notice for word in words) for notice in found.notices)
+    return any(all(word in notice for word in words) for notice in map(str, found.notices))
 
 
 def warned(found: Plan, words: Sequence[str]) -> bool:
     """Whether one warning has all these words."""
-    return any(all(word in warning for word in words) for warning in found.warnings)
+    return any(all(word in warning for word in words) for warning in map(str, found.warnings))

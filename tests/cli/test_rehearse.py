@@ -361,11 +361,21 @@ def test_single_report_is_the_document(command: Command, tmp_path: Path) -> None
     """As the probe writes it; what Istio does in silence is a warning."""
     manifest = tmp_path / "route.yaml"
     manifest.write_text(f"{ISTIO}---\napiVersion: x/v1\nkind: EnvoyFilter\nmetadata: {{name: f}}\n")
-    said = tmp_path / "x.json"
-    code, _, err = command.run(str(manifest), "--json", str(said), *QUICK)
+    said, cases = tmp_path / "x.json", tmp_path / "x.xml"
+    files = ("--json", str(said), "--junit", str(cases))
+    code, _, err = command.run(str(manifest), *files, *QUICK)
     assert code == 0
     assert "warning: EnvoyFilter f is not carried out" in err
-    assert json.loads(said.read_text())["backends"]
+    document = json.loads(said.read_text())
+    assert document["backends"]
+    (warning,) = document["warnings"]
+    text = "EnvoyFilter f is not carried out: in the cluster it may change any part of"
+    assert warning["text"].startswith(text)
+    line = manifest.read_text().splitlines().index("apiVersion: x/v1") + 1
+    assert (warning["file"], warning["line"]) == (str(manifest), line)
+    places = {(each["file"], each["line"]) for each in document["notes"]}
+    assert (str(manifest), manifest.read_text().splitlines().index("kind: Deployment")) in places
+    assert f"{manifest}:{line}: warning: {text}" in cases.read_text()
 
 
 def test_undone_edit_is_said(command: Command, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_texts import ISTIO, notices, plan
+from manifest_texts import ISTIO, deployment, notices, plan
 
 from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.documents import MOST_BYTES, Document, Strict, listed, parse
@@ -168,6 +168,18 @@ def test_large_texts_are_read_fast() -> None:
     assert time.process_time() - began < 2
 
 
+def test_large_workloads_are_planned_fast() -> None:
+    """A megabyte of variables, each of which is looked at, and a List of them."""
+    variables = "".join(f"        - {{name: A{n}, value: '{n}'}}\n" for n in range(300))
+    echo = deployment("echo", "v3", '["9000", "x"]', more=f"        env:\n{variables}")
+    many = [echo.replace("name: echo", f"name: echo-{n}") for n in range(100)]
+    items = "".join(f"- {each.strip()}\n".replace("\n", "\n  ").rstrip(" ") for each in many)
+    began = time.process_time()
+    found = plan(ISTIO, *many[:50], f"kind: List\nitems:\n{items}")
+    assert notices(found, ["echo-99"])
+    assert time.process_time() - began < 2
+
+
 class Port(Strict):
     """A part of it."""
 
@@ -245,6 +257,24 @@ def test_list_is_opened() -> None:
     assert (first.kind, first.name, second.kind, second.name) == ("A", "one", "B", "")
     assert second.place() == "f:4, document 1 (B)"
     assert first.place("metadata.name") == "f:3, document 1 (A one)"
+    written = """
+apiVersion: v1
+items:
+  - kind: A
+    metadata:
+      name: one
+
+  - kind: B
+    # é
+    spec: {x: [1]}
+kind: List
+"""
+    first, second = parse(written.replace("\n", "\r\n"), "f")
+    assert first.place("metadata.name") == "f:6, document 1 (A one)"
+    assert second.place("spec.x[0]") == "f:10, document 1 (B)"
+    assert second.place() == "f:8, document 1 (B)"
+    (item,) = parse("x: &x\n  kind: A\n  b: 1\nkind: List\nitems: [*x]", "f")
+    assert item.place("b") == "f:1, document 1 (A)"  # the place of what holds it
 
 
 def test_place_of_what_is_missing_is_where_it_should_be() -> None:

@@ -216,7 +216,7 @@ spec: {{controllerName: {document}}}
     found = plan(*texts, plane=option)
     assert [each.plane for each in found.route.listeners] == [plane]
     assert [each.pooled for each in chains(found)] == [plane == "envoy-gateway"]
-    assert sum("not known here" in each for each in found.notices) == bool(said)
+    assert sum("not known here" in each.text for each in found.notices) == bool(said)
     assert said is None or notices(found, [said, "--as"])
 
 

@@ -251,7 +251,7 @@ def test_policies_are_merged_as_istio_does() -> None:
 
 def warned(found: Plan, words: str) -> bool:
     """Whether one warning has these words."""
-    return any(words in warning for warning in found.warnings)
+    return any(words in warning.text for warning in found.warnings)
 
 
 def edited(text: str, old: str, new: str) -> str:

@@ -12,6 +12,7 @@ from trio_echo.prober.config import ProbeConfig
 from trio_echo.rehearsal.kustomize import read_manifests
 from trio_echo.rehearsal.plan import make_plan
 from trio_echo.rehearsal.process import find_envoy
+from trio_echo.rehearsal.route import Notice
 from trio_echo.rehearsal.run import Events, _Conductor, follow
 from trio_echo.rehearsal.testbed import open_testbed
 
@@ -198,13 +199,13 @@ class Said(Events):
         self.said: list[str] = []
         self.counted: list[tuple[int, dict[str, int]]] = []
 
-    def noted(self, notice: str) -> None:
+    def noted(self, notice: Notice) -> None:
         """Keep a note."""
-        self.said.append(notice)
+        self.said.append(notice.text)
 
-    def warned(self, warning: str) -> None:
+    def warned(self, warning: Notice) -> None:
         """Keep a warning."""
-        self.said.append(warning)
+        self.said.append(warning.text)
 
     def accepted(self, counts: Mapping[str, int]) -> None:
         """Keep counts, and when they were said."""
@@ -214,7 +215,9 @@ class Said(Events):
 def conductor(tmp_path: Path) -> tuple[_Conductor, Said, Plan]:
     """A conductor of a plan with one note and one warning, and what it has said."""
     plan = replace(
-        Manifest(tmp_path / "route.yaml").read(), notices=("a note",), warnings=("a warning",)
+        Manifest(tmp_path / "route.yaml").read(),
+        notices=(Notice("a note"),),
+        warnings=(Notice("a warning"),),
     )
     said = Said()
     return _Conductor(plan, ProbeConfig, said), said, plan
@@ -224,7 +227,8 @@ async def test_what_was_said_is_not_said_again(tmp_path: Path) -> None:
     """Each reading of the manifests tells only what is new in it."""
     conducting, said, plan = conductor(tmp_path)
     assert said.said == ["a note", "a warning"]
-    conducting._say_notices(replace(plan, notices=("a note", "another")))  # noqa: SLF001 - what a reload calls
+    later = replace(plan, notices=(Notice("a note", "moved.yaml", 7), Notice("another")))
+    conducting._say_notices(later)  # noqa: SLF001 - what a reload calls
     assert said.said == ["a note", "a warning", "another"]
 
 

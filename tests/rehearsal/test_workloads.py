@@ -130,7 +130,7 @@ def test_echo_servers_stand_in_for_anything_else() -> None:
     assert [each.config.ports for each in found.route.backends] == [[6379]] * 2
     for name in ("v1", "v2"):
         line = f"redis-{name} runs redis:7: an echo server named {name} stands in on port 6379"
-        assert line in found.notices
+        assert line in map(str, found.notices)
 
 
 @pytest.mark.parametrize(

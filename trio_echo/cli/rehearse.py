@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.words import Report
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.judge import CrossCheck, Target
-    from trio_echo.rehearsal.route import Destination, Listener
+    from trio_echo.rehearsal.route import Destination, Listener, Notice
     from trio_echo.rehearsal.shift import Step
     from trio_echo.server.config import ServerConfig
 
@@ -249,10 +249,10 @@ class _Command(Events):
                 self._tally.stop()
             self._interrupted = not self._holding
 
-    def noted(self, notice: str) -> None:
+    def noted(self, notice: Notice) -> None:
         self._say(f"note: {notice}")
 
-    def warned(self, warning: str) -> None:
+    def warned(self, warning: Notice) -> None:
         self._aside.print(f"warning: {warning}", style="open")
         self._output.warn_github(warning)
 
@@ -349,15 +349,25 @@ class _Command(Events):
         from trio_echo.prober import document, junit, picture  # noqa: PLC0415 - rarely needed
 
         walk, first = result.walk, result.reports[0]
+        aside = {"warning": result.warnings, "note": result.notices}
 
         def to_json() -> str:
+            more = {f"{kind}s": [asdict(each) for each in found] for kind, found in aside.items()}
             if walk is None and len(result.reports) == 1:
-                return document.to_json(first)
-            return document.several_json(self._cases, walk=walk and walk_to_json(walk))
+                return document.to_json(first, **more)
+            return document.several_json(self._cases, walk=walk and walk_to_json(walk), **more)
+
+        def to_junit() -> str:
+            lines = [
+                f"{each.file}:{each.line}: {kind}: {each}" if each.file else f"{kind}: {each}"
+                for kind, found in aside.items()
+                for each in found
+            ]
+            return junit.several_junit(self._cases, lines)
 
         self._output.write(
             json=to_json,
-            junit=lambda: junit.several_junit(self._cases),
+            junit=to_junit,
             svg=lambda: picture.to_svg(first) if walk is None else walk_to_svg(walk),
         )
 

@@ -50,8 +50,13 @@ _HEX = "hex:"
 """In front of a name that JSON cannot carry as it is: bytes that are no UTF-8."""
 
 
-def to_json(report: Report) -> str:
-    """The report as one JSON object and LF, in ASCII whatever the peer sent."""
+def to_json(report: Report, **more: Any) -> str:
+    """The report as one JSON object and LF, in ASCII whatever the peer sent.
+
+    Args:
+        report: what was found.
+        more: what stands beside it, by its field; `from_json` does not read it.
+    """
     expectation = report.expectation
     return _dump(
         {
@@ -80,6 +85,7 @@ def to_json(report: Report) -> str:
             "backends": [_backend(report, backend) for backend in report.backends],
             "runs": [_run(run) for run in report.runs],
         }
+        | more
     )
 
 

@@ -10,15 +10,20 @@ from trio_echo.prober.split import Verdict
 from trio_echo.text import visible, xml_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trio_echo.prober.words import Report
 
 __all__ = ["error_junit", "several_junit", "to_junit"]
 
 
-def several_junit(cases: Mapping[str, Report]) -> str:
-    """One suite with a case for each of several reports, by the names of the cases."""
+def several_junit(cases: Mapping[str, Report], aside: Sequence[str] = ()) -> str:
+    """One suite with a case for each of several reports.
+
+    Args:
+        cases: the reports by the names of their cases.
+        aside: lines of what else there is to say about all of them.
+    """
     whole: ET.Element | None = None
     for name, report in cases.items():
         root = _of(report, name)
@@ -31,6 +36,8 @@ def several_junit(cases: Mapping[str, Report]) -> str:
             suite.set(counter, str(int(suite.get(counter, "0")) + int(other.get(counter, "0"))))
         suite.set("time", f"{float(suite.get('time', '0')) + report.elapsed:.3f}")
     assert whole is not None  # noqa: S101 - there is one report at least
+    if aside:
+        ET.SubElement(whole[0], "system-err").text = "\n".join(map(visible, aside))
     return _text(whole)
 
 

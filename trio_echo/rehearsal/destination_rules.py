@@ -19,9 +19,9 @@ from trio_echo.rehearsal.documents import Metadata, Strict, listed
 from trio_echo.rehearsal.route import Destination, Keepalive, Outlier, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Collection, Iterable
 
-    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.documents import Document, Warn
     from trio_echo.rehearsal.workloads import (
         Complain,
         Note,
@@ -267,7 +267,7 @@ class DestinationRules:
         documents: Iterable[Document],
         workloads: Workloads,
         note: Note,
-        warn: Callable[[str], None],
+        warn: Warn,
         meshed: Collection[str] = (),
     ) -> None:
         """Read the rules.
@@ -412,7 +412,8 @@ class DestinationRules:
         self._warn(
             f"Istio does not look at DestinationRule {rule.document.name}:"
             f" {rule.hidden(client, service)}. There is no subset {subset} of {service.name} then,"
-            " and every connection to it fails"
+            " and every connection to it fails",
+            rule.document,
         )
 
     def _selected(self, rule: _Read, index: int, service: Service) -> list[Workload]:

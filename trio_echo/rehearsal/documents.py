@@ -12,17 +12,29 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import msgspec
 import yaml
 
 from trio_echo.errors import ManifestError
+from trio_echo.rehearsal.route import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MOST_BYTES", "Document", "Lenient", "Metadata", "Strict", "listed", "parse"]
+__all__ = [
+    "MOST_BYTES",
+    "Document",
+    "Lenient",
+    "Metadata",
+    "Say",
+    "Strict",
+    "Warn",
+    "listed",
+    "parse",
+]
 
 MOST_BYTES = 16 * 2**20
 """The longest text that is read. Three times the largest rendered charts."""
@@ -97,23 +109,25 @@ class _Source:
         start: the index of its first character.
         end: the index after its last.
         line: the line of its first character, counted from 1.
-        within: the path to the item of a List; empty for the document itself.
+        column: what stands before that in its line, in characters.
     """
 
     text: str
     start: int
     end: int
     line: int
-    within: str = ""
+    column: int = 0
 
     def line_of(self, path: str) -> int:
         """The line of the field at `path`, or of the last part of it that is there.
 
         Lines are looked up again when they are asked for: most never are.
         """
-        events: Iterator[Any] = yaml.parse(self.text[self.start : self.end], Loader=_LOADER)
+        # Its first line must be as far in as the others: an item of a List is a part.
+        own = " " * self.column + self.text[self.start : self.end]
+        events: Iterator[Any] = yaml.parse(own, Loader=_LOADER)
         event: Any = next(each for each in events if isinstance(each, yaml.NodeEvent))
-        for name, index in _STEP.findall(f"{self.within}.{path}" if path else self.within):
+        for name, index in _STEP.findall(f".{path}"):
             found = _child(events, event, name or int(index))
             if found is None:
                 break
@@ -226,6 +240,10 @@ class Document:
         """Where the field at `path` stands, or the part of it that is there."""
         return self._place(self.source.line_of(path))
 
+    def notice(self, text: str, path: str = "") -> Notice:
+        """A note or warning about the field at `path`."""
+        return Notice(text, self.origin, self.source.line_of(path))
+
     def _place(self, line: int) -> str:
         what = " ".join(part for part in (self.kind, self.name) if part)
         return f"{self.origin}:{line}, document {self.number}" + (f" ({what})" if what else "")
@@ -233,6 +251,20 @@ class Document:
     def unread(self, value: Lenient) -> list[str]:
         """The paths of the fields that were not carried out in reading `value`."""
         return list(_unread(self.content, value, ""))
+
+
+class Say(Protocol):
+    """Takes a note, perhaps with the document that it is about."""
+
+    def __call__(self, text: str, document: Document | None = None, /) -> None:
+        """Take it."""
+
+
+class Warn(Protocol):
+    """Takes what a data plane does in silence, with the place that nobody means so."""
+
+    def __call__(self, text: str, document: Document, path: str = "", /) -> None:
+        """Take it, with the path of the field."""
 
 
 def listed(names: Iterator[str] | list[str] | tuple[str, ...]) -> str:
@@ -254,12 +286,8 @@ def parse(text: str, origin: str) -> list[Document]:
     """
     if len(text) > MOST_BYTES:
         raise _complaint(f"{origin}: is longer than {MOST_BYTES // 2**20} MiB", origin, None)
-    documents: list[Document] = []
-    text = text.removeprefix("\ufeff")
     try:
-        for number, (content, source) in enumerate(_Reader(text).documents(), start=1):
-            if content is not None:
-                documents += _open(origin, number, content, source)
+        return list(_Reader(text.removeprefix("\ufeff"), origin).documents())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
@@ -269,7 +297,6 @@ def parse(text: str, origin: str) -> list[Document]:
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise _complaint(f"{origin}: {reason}", origin, None) from None
-    return documents
 
 
 def _template_in(text: str) -> str:
@@ -284,26 +311,6 @@ def _complaint(message: str, origin: str, line: int | None) -> ManifestError:
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST - 1]}…"
     return ManifestError(message, origin=origin, line=line)
-
-
-def _open(origin: str, number: int, content: Any, source: _Source) -> Iterator[Document]:
-    """The document, or the items of a List."""
-    if not isinstance(content, dict):
-        line = source.line_of("")
-        raise _complaint(
-            f"{origin}:{line}, document {number}: must be a mapping with apiVersion and kind,"
-            f" got {_kind_of(content)}",
-            origin,
-            line,
-        )
-    items = content.get("items")
-    if str(content.get("kind", "")).endswith("List") and isinstance(items, list):
-        for index, item in enumerate(items):
-            within = f"{source.within}.items[{index}]"
-            inner = _Source(source.text, source.start, source.end, source.line, within)
-            yield from _open(origin, number, item, inner)
-        return
-    yield Document(origin=origin, number=number, content=content, source=source)
 
 
 @dataclass(slots=True)
@@ -328,29 +335,61 @@ class _Open:
 
 
 class _Reader:
-    """Builds the values of a text from the parser's events, within bounds."""
+    """Builds the documents of a text from the parser's events, within bounds."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, origin: str) -> None:
         self._text = text
+        self._origin = origin
+        self._number = 0
         self._count = 0
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int] | None] = {}
         self._root: Any = None
+        self._items: dict[int, _Source] = {}
+        """Where each item of a List stands, by the identity of its value."""
 
-    def documents(self) -> Iterator[tuple[Any, _Source]]:
-        """Every document's value and place, in their order."""
+    def documents(self) -> Iterator[Document]:
+        """Every document in its order; empty ones are left out, a List is opened."""
         start: Any = None
         events: Iterator[Any] = yaml.parse(self._text, Loader=_LOADER)
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 start, self._root = event, None
+                self._number += 1
                 self._anchors.clear()
+                self._items.clear()
             elif isinstance(event, yaml.DocumentEndEvent):
                 first: Any = start.start_mark
                 last: Any = event.end_mark
-                yield self._root, _Source(self._text, first.index, last.index, first.line + 1)
+                source = _Source(self._text, first.index, last.index, first.line + 1)
+                if self._root is not None:
+                    yield from self._opened(self._root, source)
             else:
                 self._take(event)
+
+    def _opened(self, content: Any, source: _Source, path: str = "") -> Iterator[Document]:
+        """The document, or the items of a List.
+
+        Args:
+            content: what it says.
+            source: where it stands, or where what it is a part of stands.
+            path: to it in that.
+        """
+        if not isinstance(content, dict):
+            line = source.line_of(path)
+            raise _complaint(
+                f"{self._origin}:{line}, document {self._number}: must be a mapping with"
+                f" apiVersion and kind, got {_kind_of(content)}",
+                self._origin,
+                line,
+            )
+        items = content.get("items")
+        if not (str(content.get("kind", "")).endswith("List") and isinstance(items, list)):
+            yield Document(origin=self._origin, number=self._number, content=content, source=source)
+            return
+        for index, item in enumerate(items):
+            own = self._items.get(id(item))
+            yield from self._opened(item, own or source, "" if own else f"items[{index}]")
 
     def _take(self, event: yaml.Event) -> None:
         """Take in a part of a document."""
@@ -393,6 +432,12 @@ class _Reader:
                 ended.value = merged | ended.value
         if ended.anchor:
             self._anchors[ended.anchor] = ended.value, self._count - ended.before
+        if len(self._open) > 1 and self._open[-2].key == "items":
+            first: Any = ended.mark
+            last: Any = event.end_mark
+            self._items[id(ended.value)] = _Source(
+                self._text, first.index, last.index, first.line + 1, first.column
+            )
         self._put(ended.value, event, None)
 
     def _take_key(self, event: yaml.ScalarEvent) -> None:
@@ -508,7 +553,7 @@ def _plain(text: str) -> Any:
 def _unread(raw: Any, value: Any, path: str) -> Iterator[str]:
     """The paths in `raw` that the structs of `value` have no field for, or note."""
     if isinstance(value, Lenient) and isinstance(raw, dict):
-        known = {field.encode_name: field.name for field in msgspec.structs.fields(value)}
+        known = _fields(type(value))
         for key, inner in raw.items():
             where = f"{path}.{key}".lstrip(".")
             if key in value.ignored:
@@ -520,6 +565,12 @@ def _unread(raw: Any, value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for index, (inner, part) in enumerate(zip(raw, value, strict=True)):
             yield from _unread(inner, part, f"{path}[{index}]")
+
+
+@cache
+def _fields(shape: type[Lenient]) -> dict[str, str]:
+    """The attributes of a shape by the names of their fields; slow to look up."""
+    return {field.encode_name: field.name for field in msgspec.structs.fields(shape)}
 
 
 _PLACED = re.compile(r"(.*) - at `(?:key(?: in)? )?`?\$(.*)`", re.DOTALL)

@@ -126,7 +126,8 @@ def gateway_api_listeners(reader: Reader) -> list[Listener]:
             if document.kind in ENVOY_GATEWAY_KINDS:
                 reader.say(
                     f"{document.kind} {document.name} is for Envoy Gateway, which runs no Gateway"
-                    " here"
+                    " here",
+                    document,
                 )
     for place in found:
         if place.takes and place.section and not place.chains:
@@ -319,7 +320,8 @@ class _Attachment:
         section = f", listener {parent.section_name}," if parent.section_name else ""
         self._reader.say(
             f"{kind} {'/'.join(wanted)}{section} is in none of the documents: a listener for"
-            f" {self._name} stands in, run as {plane.title} does"
+            f" {self._name} stands in, run as {plane.title} does",
+            document,
         )
         place = Place(
             named=f"{kind} {'/'.join(wanted)} port {port}",
@@ -347,7 +349,8 @@ class _Attachment:
                 which = f" for {', '.join(taken)}" if taken != [""] else ""
                 self._reader.warn(
                     f"{self._name} gets nothing at {place.name}{which}: {older} is older, or"
-                    " comes before it by its name"
+                    " comes before it by its name",
+                    self._document,
                 )
                 names = tuple(name for name in names if name not in taken)
                 if not names:
@@ -416,7 +419,8 @@ class _Attachment:
             raise self._document.error(path, reason)
         for path, reason in problems:
             fate = "its share goes to the others" if plane.pools else "its share is reset"
-            self._reader.warn(f"{self._name}: {path}: {reason}; with {plane.title} {fate}")
+            text = f"{self._name}: {path}: {reason}; with {plane.title} {fate}"
+            self._reader.warn(text, self._document, path)
         return tuple(found)
 
     def _choose_rules(self, refs: list[_Numbered], plane: Plane) -> list[_Numbered]:
@@ -424,7 +428,9 @@ class _Attachment:
         if not plane.pools:
             self._reader.warn(
                 f"{self._name}: spec.rules[1] and later ones get nothing: none has a condition,"
-                f" and {plane.title} takes the first"
+                f" and {plane.title} takes the first",
+                self._document,
+                "spec.rules[1]",
             )
             return [each for each in refs if each.path.startswith("spec.rules[0]")]
         if self._document.kind == "TCPRoute":
@@ -432,7 +438,8 @@ class _Attachment:
                 "spec.rules", f"{plane.title} supports one and only one rule"
             )
         self._reader.say(
-            f"{self._name}: {plane.title} takes the backends of all its rules together"
+            f"{self._name}: {plane.title} takes the backends of all its rules together",
+            self._document,
         )
         return refs
 
@@ -528,7 +535,9 @@ class _Attachment:
                 self._reader.warn(
                     f"{self._name}: {each.path} leads to endpoints of an earlier reference:"
                     f" {plane.title} keeps them once, at the first, so its weight"
-                    f" {before.weight} is {'lost' if not after.endpoints else 'for fewer'}"
+                    f" {before.weight} is {'lost' if not after.endpoints else 'for fewer'}",
+                    self._document,
+                    each.path,
                 )
 
 

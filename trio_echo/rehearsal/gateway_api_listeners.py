@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from trio_echo.rehearsal.destination_rules import DestinationRules
-    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.documents import Document, Say, Warn
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.route import Chain
     from trio_echo.rehearsal.workloads import Service, Workloads
@@ -345,8 +345,8 @@ class Reader:
     workloads: Workloads
     rules: DestinationRules
     note: Callable[[Document, str], None]
-    say: Callable[[str], None]
-    warn: Callable[[str], None]
+    say: Say
+    warn: Warn
 
     @cached_property
     def grants(self) -> Grants:
@@ -404,7 +404,8 @@ def places(reader: Reader) -> list[Place]:
             read = document.read(Gateway)
             for path in document.unread(read):
                 reader.note(document, path)
-            owner = _Owner(document, read.spec, classes.plane(read.spec.gateway_class_name))
+            plane = classes.plane(document, read.spec.gateway_class_name)
+            owner = _Owner(document, read.spec, plane)
             gateways[owner.key] = owner
             found += _listeners(reader, owner, document, read.spec.listeners)
     for document in reader.documents:
@@ -428,8 +429,8 @@ class _Classes:
         }
         self._said: set[str] = set()
 
-    def plane(self, name: str) -> Plane:
-        """The data plane of a class, and a notice where it is not known."""
+    def plane(self, gateway: Document, name: str) -> Plane:
+        """The data plane of a Gateway's class, and a notice where it is not known."""
         if self._reader.plane is not None:
             return self._reader.plane
         controller = self._controllers.get(name)
@@ -439,7 +440,8 @@ class _Classes:
             who = f" of {controller}" if controller else ""
             self._reader.say(
                 f"GatewayClass {name}{who} is not known here: its Gateways are shown as"
-                f" {DEFAULT.title} runs them; choose with --as: {', '.join(PLANES)}"
+                f" {DEFAULT.title} runs them; choose with --as: {', '.join(PLANES)}",
+                gateway,
             )
         return plane or DEFAULT
 
@@ -588,7 +590,8 @@ def _check_certificates(
     names = ", ".join(each.name for each in references) or "that of its options"
     reader.say(
         f"{kind} {document.name}, listener {listener.name}: shows a throw-away certificate in"
-        f" place of {names}"
+        f" place of {names}",
+        document,
     )
 
 

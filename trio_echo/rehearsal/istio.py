@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.destination_rules import DestinationRules
-    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.documents import Document, Warn
     from trio_echo.rehearsal.workloads import Note, Service, ServicePort, Workloads
 
 __all__ = ["istio_listeners"]
@@ -235,7 +235,7 @@ def istio_listeners(
     workloads: Workloads,
     rules: DestinationRules,
     note: Note,
-    warn: Callable[[str], None],
+    warn: Warn,
 ) -> list[Listener]:
     """The listeners that Istio's Gateways and VirtualServices describe.
 
@@ -254,7 +254,7 @@ def istio_listeners(
     for document in documents:
         if document.kind == "Gateway":
             for place in _servers(document, note):
-                _settle(place, places, warn)
+                _settle(document, place, places, warn)
                 places.append(place)
     for document in documents:
         if document.kind == "VirtualService":
@@ -341,7 +341,7 @@ def _server_host(host: str, namespace: str) -> tuple[str, str]:
     return (namespace if where == "." else where) if slash else "*", name
 
 
-def _settle(place: _Place, places: list[_Place], warn: Callable[[str], None]) -> None:
+def _settle(document: Document, place: _Place, places: list[_Place], warn: Warn) -> None:
     """Say whose a port is that several servers want: the first's, shared by those for TLS."""
     for other in places:
         apart = place.selector and other.selector and place.selector != other.selector
@@ -354,7 +354,8 @@ def _settle(place: _Place, places: list[_Place], warn: Callable[[str], None]) ->
             place.takes = None
             warn(
                 f"Istio gives port {place.port} to the first server that wants it,"
-                f" {other.name}: {place.name} gets no connection"
+                f" {other.name}: {place.name} gets no connection",
+                document,
             )
         return
 
@@ -373,7 +374,7 @@ class _VirtualServiceReader:
     rules: DestinationRules
     places: list[_Place]
     note: Note
-    warn: Callable[[str], None]
+    warn: Warn
     hosts: list[str] = field(default_factory=list)
     gateways: list[str] = field(default_factory=list)
     seen: bool = True
@@ -394,7 +395,9 @@ class _VirtualServiceReader:
         if not self.seen and self.gateways != [_MESH] and namespace != GATEWAYS:
             self.warn(
                 f"Istio's gateway does not see {self._name}: its exportTo hides it"
-                " from the namespace of the gateway"
+                " from the namespace of the gateway",
+                self.document,
+                "spec.exportTo",
             )
         if _MESH in self.gateways and (spec.tcp or spec.tls):
             self._add_mesh_places(spec.hosts)
@@ -452,7 +455,9 @@ class _VirtualServiceReader:
             ports = listed([str(port) for port in sorted({place.port for place in near})])
             self.warn(
                 f"{self.document.place(path)}: {path}.port: none of its gateways listens on"
-                f" {match.port}; ports found: {ports}"
+                f" {match.port}; ports found: {ports}",
+                self.document,
+                f"{path}.port",
             )
 
     def _check_clients(self, match: Match, path: str, *, mesh: bool) -> None:
@@ -503,7 +508,9 @@ class _VirtualServiceReader:
                 by = place.routed_by.name if place.routed_by else "another at the same port"
                 self.warn(
                     f"Istio takes the first VirtualService of a port: {place.name} is routed by"
-                    f" {by}, and {path} of {self._name} is ignored"
+                    f" {by}, and {path} of {self._name} is ignored",
+                    self.document,
+                    path,
                 )
             return
         place.routed_by = place.routed_by or self.document
@@ -548,7 +555,8 @@ class _VirtualServiceReader:
             )
             meant.append(whole)
             if reason := self._unreachable(service, to.host, client):
-                self.warn(f"{self._name}, {path}.host: {reason}: each connection to it fails")
+                text = f"{self._name}, {path}.host: {reason}: each connection to it fails"
+                self.warn(text, self.document, f"{path}.host")
                 found.append(Destination(name=whole.name, weight=weight, endpoints=()))
             else:
                 found.append(
@@ -578,7 +586,8 @@ class _VirtualServiceReader:
                     return True
                 self.warn(
                     f"Istio's {place.name} admits VirtualServices of namespace {where} only:"
-                    f" {self._name} is in {own}, and is ignored there"
+                    f" {self._name} is in {own}, and is ignored there",
+                    self.document,
                 )
         return False
 
@@ -609,7 +618,9 @@ class _VirtualServiceReader:
             if not completed:
                 self.warn(
                     f"Istio completes only names without a dot: the hosts of {self._name} are no"
-                    f" Service to it, and its rules do not count in the mesh; write {service.host}"
+                    f" Service to it, and its rules do not count in the mesh; write {service.host}",
+                    self.document,
+                    "spec.hosts",
                 )
             for port in service.ports:
                 if (service.host, port.port) not in known:
@@ -627,7 +638,7 @@ class _VirtualServiceReader:
         elif service.headless:
             why = "it is headless, so that clients get the pods' own addresses"
         if why and completed:
-            self.warn(f"{name}: {why}: Istio takes no tcp rule for it")
+            self.warn(f"{name}: {why}: Istio takes no tcp rule for it", self.document)
         if kind == "http" or service.headless or not completed:
             takes = None
         return _Place(name=name, port=port.port, gateway=None, takes=takes, service=(service, port))

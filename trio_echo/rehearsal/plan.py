@@ -14,7 +14,7 @@ from trio_echo.rehearsal.envoy_gateway import KINDS as ENVOY_GATEWAY_KINDS
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.gateway_api_listeners import Reader
 from trio_echo.rehearsal.istio import istio_listeners
-from trio_echo.rehearsal.route import Plan, Route
+from trio_echo.rehearsal.route import Notice, Plan, Route
 from trio_echo.rehearsal.workloads import KINDS, read_workloads
 
 if TYPE_CHECKING:
@@ -88,38 +88,52 @@ class NamespaceDocument(Lenient):
 
 
 class _Notes:
-    """Collects what is not carried out, and says it once for all that are alike."""
+    """Collects what is not carried out, and says it once for all that are alike.
+
+    Attributes:
+        warnings: what the data plane does in silence, in the order that it came.
+    """
 
     def __init__(self) -> None:
-        self._fields: dict[tuple[str, str, str], list[str]] = {}
-        self._unknown: list[str] = []
-        self._said: list[str] = []
+        self.warnings: list[Notice] = []
+        self._fields: dict[Document, list[str]] = {}
+        self._unknown: list[Document] = []
+        self._said: list[Notice] = []
 
-    def say(self, line: str) -> None:
-        """Anything else, as it is."""
-        self._said.append(line)
+    def say(self, text: str, document: Document | None = None) -> None:
+        """Anything else, as it is, perhaps about a document."""
+        self._said.append(document.notice(text) if document else Notice(text))
+
+    def warn(self, text: str, document: Document, path: str = "") -> None:
+        """What the data plane does in silence, and nobody means."""
+        self.warnings.append(document.notice(text, path))
 
     def unknown(self, document: Document) -> None:
         """A document of a kind that is not rehearsed."""
-        self._unknown.append(f"{document.kind} {document.name}".strip())
+        self._unknown.append(document)
 
     def note(self, document: Document, what: str) -> None:
         """A part of a document."""
-        key = (document.kind, document.name, document.namespace)
-        self._fields.setdefault(key, []).append(what)
+        self._fields.setdefault(document, []).append(what)
 
-    def lines(self) -> tuple[str, ...]:
-        """The notices."""
-        alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-        for (kind, name, _), fields in self._fields.items():
-            alike.setdefault((kind, tuple(fields)), []).append(name)
-        lines = [
-            f"{kind} {', '.join(dict.fromkeys(names))}: not carried out: {_gathered(fields)}"
-            for (kind, fields), names in alike.items()
+    def all(self) -> tuple[Notice, ...]:
+        """The notices, those that are alike with the place of the first."""
+        alike: dict[tuple[str, tuple[str, ...]], list[Document]] = {}
+        for document, fields in self._fields.items():
+            alike.setdefault((document.kind, tuple(fields)), []).append(document)
+        found = [
+            documents[0].notice(f"{kind} {_named(documents)}: not carried out: {_gathered(fields)}")
+            for (kind, fields), documents in alike.items()
         ]
         if self._unknown:
-            lines.insert(0, f"not carried out: {', '.join(self._unknown)}")
-        return (*dict.fromkeys(self._said), *lines)
+            names = ", ".join(f"{each.kind} {each.name}".strip() for each in self._unknown)
+            found.insert(0, self._unknown[0].notice(f"not carried out: {names}"))
+        return (*dict.fromkeys(self._said), *found)
+
+
+def _named(documents: Sequence[Document]) -> str:
+    """The names of documents, each once."""
+    return ", ".join(dict.fromkeys(each.name for each in documents))
 
 
 def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | None = None) -> Plan:
@@ -135,7 +149,6 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
             route leads anywhere.
     """
     notes = _Notes()
-    warnings: list[str] = []
     known: dict[str, list[Document]] = {"istio": [], "gateway-api": [], "workloads": []}
     namespaces: dict[str, dict[str, str]] = {}
     for group, document in _applied(documents, notes):
@@ -145,17 +158,9 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
             known["workloads"].append(document)
         else:
             known[_ROOMS.get(group, "workloads")].append(document)
-    warnings += [
-        f"{each.kind} {each.name} is not carried out: in the cluster it {_DECIDING[each.kind]}"
-        for each in documents
-        if each.kind in _DECIDING
-    ]
-    for each in documents:
-        if each.kind == "AuthorizationPolicy":
-            _check_policy(each)
     meshed = {name for name, labels in namespaces.items() if _is_meshed(labels)}
     workloads = read_workloads(known["workloads"], parse, notes.note)
-    rules = DestinationRules(known["istio"], workloads, notes.note, warnings.append, meshed)
+    rules = DestinationRules(known["istio"], workloads, notes.note, notes.warn, meshed)
     reader = Reader(
         documents=known["gateway-api"],
         namespaces=namespaces,
@@ -164,19 +169,20 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         rules=rules,
         note=notes.note,
         say=notes.say,
-        warn=warnings.append,
+        warn=notes.warn,
     )
-    own = istio_listeners(known["istio"], workloads, rules, notes.note, warnings.append)
+    own = istio_listeners(known["istio"], workloads, rules, notes.note, notes.warn)
     if own and plane not in {None, DEFAULT}:
         notes.say(f"VirtualServices are {DEFAULT.title}'s own, and run as it runs them")
     listeners = [*own, *gateway_api_listeners(reader)]
     if not listeners:
-        raise ManifestError(_nothing_routed(documents, warnings))
+        raise ManifestError(_nothing_routed(documents, notes.warnings))
+    _warn_of_deciding(documents, notes)
     backends = workloads.backends(_secure(listeners), notes.say)
     route = Route(listeners=tuple(listeners), backends=tuple(backends))
-    notices = (*notes.lines(), *_alike(route), *_certificates(route))
+    notices = (*notes.all(), *map(Notice, (*_alike(route), *_certificates(route))))
     steps = None if workloads.steps is None else tuple(workloads.steps)
-    return Plan(route, notices, warnings=tuple(dict.fromkeys(warnings)), steps=steps)
+    return Plan(route, notices, warnings=tuple(dict.fromkeys(notes.warnings)), steps=steps)
 
 
 def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Document]]:
@@ -192,7 +198,8 @@ def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Do
             group = _WORKLOADS
         versions = _VERSIONS.get((group, document.kind))
         if versions is None:
-            notes.unknown(document)
+            if document.kind not in _DECIDING:
+                notes.unknown(document)
             continue
         if document.api_version not in versions:
             raise document.error(
@@ -208,10 +215,25 @@ def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Do
                 )
         key = (group, document.kind, document.namespace, document.name)
         if key in last:
-            notes.say(f"{document.place()} replaces the one at {last[key].place()}")
+            text = f"{document.place()} replaces the one at {last[key].place()}"
+            notes.say(text, document)
             # Where the first one stood is when the object was created.
         last[key] = document
     return [(group, document) for (group, *_), document in last.items()]
+
+
+def _warn_of_deciding(documents: Sequence[Document], notes: _Notes) -> None:
+    """Warn of kinds that decide what becomes of connections, and are not carried out.
+
+    Raises:
+        ManifestError: one of them must be left out to rehearse the rest.
+    """
+    for each in documents:
+        if each.kind == "AuthorizationPolicy":
+            _check_policy(each)
+        if each.kind in _DECIDING:
+            what = f"{each.kind} {each.name} is not carried out: in the cluster it"
+            notes.warn(f"{what} {_DECIDING[each.kind]}", each)
 
 
 def _check_policy(document: Document) -> None:
@@ -259,10 +281,10 @@ def _gathered(fields: Sequence[str]) -> str:
     )
 
 
-def _nothing_routed(documents: Iterable[Document], warnings: Sequence[str]) -> str:
+def _nothing_routed(documents: Iterable[Document], warnings: Sequence[Notice]) -> str:
     """What to say when no route was found."""
     if warnings:
-        return f"no route is left: {'; '.join(warnings)}"
+        return f"no route is left: {'; '.join(map(str, warnings))}"
     documents = list(documents)
     web = [each for each in documents if each.kind == "HTTPRoute" or _is_web(each)]
     if web:

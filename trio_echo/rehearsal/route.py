@@ -24,6 +24,7 @@ __all__ = [
     "Endpoint",
     "Keepalive",
     "Listener",
+    "Notice",
     "Outlier",
     "Plan",
     "Policy",
@@ -284,12 +285,31 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A note or a warning, and the place in the manifests that it is about.
+
+    Attributes:
+        text: what is said, in one line.
+        file: as the user named it; empty where no one file is meant.
+        line: in the file, counted from 1; None where no one line is meant.
+    """
+
+    text: str
+    file: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        """What is said."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is rehearsed.
 
     Attributes:
         route: the listeners, weights and backends.
-        notices: what the documents say that is not carried out, a line each.
+        notices: what the documents say that is not carried out.
         files: every file and folder that it was read from.
         warnings: what the data plane does in silence, and nobody means.
         steps: the canary's weights that a Rollout goes through; None without one.
@@ -297,9 +317,9 @@ class Plan:
     """
 
     route: Route
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     files: frozenset[Path] = frozenset()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     steps: tuple[int, ...] | None = None
     drain: int = DRAIN
 

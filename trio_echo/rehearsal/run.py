@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.words import Report
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.judge import Configure, CrossCheck, Target
-    from trio_echo.rehearsal.route import Listener, Plan
+    from trio_echo.rehearsal.route import Listener, Notice, Plan
     from trio_echo.rehearsal.shift import Step, Walk
     from trio_echo.rehearsal.testbed import Testbed
     from trio_echo.rehearsal.workloads import ParseServe
@@ -50,10 +50,10 @@ _Fingerprint: TypeAlias = "dict[Path, tuple[int, int, int] | None]"
 class Events:
     """What happens in a run, as it happens. Each method does nothing unless overridden."""
 
-    def noted(self, notice: str) -> None:
+    def noted(self, notice: Notice) -> None:
         """The manifests say something that is not carried out."""
 
-    def warned(self, warning: str) -> None:
+    def warned(self, warning: Notice) -> None:
         """The data plane does in silence what nobody means."""
 
     def up(self, listener: Listener, port: int) -> None:
@@ -104,11 +104,13 @@ class Result:
         reports: the verdicts, in the order of the targets, or of the walk's steps.
         walk: the walk, where there was one.
         warnings: what the data plane does in silence, and nobody means.
+        notices: what the manifests say that is not carried out.
     """
 
     reports: tuple[Report, ...]
     walk: Walk | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
@@ -210,7 +212,7 @@ class _Conductor:
             self._events.judged(target, report, check)
             if report.interrupted:
                 break
-        return Result(tuple(reports), warnings=self._plan.warnings)
+        return self._result(reports)
 
     async def walk(self, testbed: Testbed, sets: Sequence[Sequence[int]]) -> Result:
         """Walk the route through sets of weights, up to an interruption."""
@@ -226,7 +228,12 @@ class _Conductor:
                 if (seconds := walk.settled) > 0:
                     self._events.settling(seconds)
                     await trio.sleep(seconds)
-        return Result(tuple(step.report for step in walk.steps), walk, warnings=self._plan.warnings)
+        return self._result([step.report for step in walk.steps], walk)
+
+    def _result(self, reports: Sequence[Report], walk: Walk | None = None) -> Result:
+        """The result, with what there is to say about the plan."""
+        plan = self._plan
+        return Result(tuple(reports), walk, warnings=plan.warnings, notices=plan.notices)
 
     async def hold(self, testbed: Testbed, reload: Callable[[], Plan]) -> None:
         """Keep the route up and follow the manifests, until cancelled."""
@@ -264,12 +271,13 @@ class _Conductor:
     def _say_notices(self, plan: Plan) -> None:
         """Say what is not carried out, and what nobody means, where that was not said before."""
         for notice in plan.notices:
-            if notice not in self._noted:
+            if notice.text not in self._noted:
                 self._events.noted(notice)
         for warning in plan.warnings:
-            if warning not in self._noted:
+            if warning.text not in self._noted:
                 self._events.warned(warning)
-        self._noted = {*plan.notices, *plan.warnings}
+        # Without their lines: an edit above moves those.
+        self._noted = {each.text for each in (*plan.notices, *plan.warnings)}
 
     async def _say_accepted(self, testbed: Testbed, since: Callable[[], dict[str, int]]) -> None:
         """Tell who got the connections since the last shift, whenever some came."""

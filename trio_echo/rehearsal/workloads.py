@@ -22,7 +22,7 @@ from trio_echo.rehearsal.route import Backend, manifest_ports
 from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
-    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.documents import Document, Say
     from trio_echo.rehearsal.route import Endpoint
 
 __all__ = [
@@ -304,6 +304,7 @@ class Workload:
         sidecar: whether its pods say that they have Istio's proxy.
         services: the only Services that lead to it; None for all that select it.
         subset: the DestinationRule and subset that a Rollout moves it by.
+        document: for notices.
     """
 
     name: str
@@ -319,6 +320,7 @@ class Workload:
     sidecar: bool = False
     services: frozenset[str] | None = None
     subset: tuple[str, str] | None = None
+    document: Document | None = None
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether its pods have all these labels."""
@@ -492,6 +494,7 @@ class Workloads:
             + ("is not" if service.assumed else "has no workload")
             + " among the manifests",
             services=frozenset(),
+            document=service.document,
         )
         self.workloads.append(made)
         return made
@@ -560,13 +563,13 @@ class Workloads:
             )
         return number
 
-    def backends(self, secure: set[tuple[str, int]], note: Callable[[str], None]) -> list[Backend]:
+    def backends(self, secure: set[tuple[str, int]], say: Say) -> list[Backend]:
         """Everything that runs: echo servers of ours, and those that stand in.
 
         Args:
             secure: backends' names and ports that are reached by TLS which is
                 passed through, so that who stands in must speak it.
-            note: takes a line for each that stands in.
+            say: takes a line for each that stands in.
         """
         ours = [each for each in self.workloads if each.config is not None and not each.role]
         found = [_shape(each) for each in ours]
@@ -579,7 +582,8 @@ class Workloads:
             found.append(backend)
             numbers = manifest_ports(backend.config)
             ports = f"port{'s' * (len(numbers) > 1)} {listed([str(one) for one in numbers])}"
-            note(f"{_says(each)}: an echo server named {names[each]} stands in on {ports}")
+            who = f"an echo server named {names[each]} stands in on {ports}"
+            say(f"{_says(each)}: {who}", each.document)
         return found
 
     def _candidates(self, workload: Workload) -> list[str]:
@@ -822,6 +826,7 @@ class _Reader:
             runs=_what(others[0] if others and config is None else pod.containers[0])
             if pod.containers
             else "nothing",
+            document=document,
         )
 
     def _unread(self, document: Document, read: Lenient) -> None:
@@ -897,6 +902,7 @@ def _read_entry(document: Document, note: Note) -> list[Service]:
             kind="ServiceEntry",
             labels=each.labels or {},
             runs="is outside the cluster",
+            document=document,
         )
         for index, each in enumerate(spec.endpoints or ())
     )
