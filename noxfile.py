@@ -234,6 +234,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of docs/ anew, from real runs. Needs root, or user namespaces."""
+    install(session, "test")
+    session.run("python", "-m", "documenting.pictures", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """How the server compares with its peers: figures, no check (-- --quick, --servers, ...)."""
     install(session, "bench", extras="")

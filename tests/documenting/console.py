@@ -31,7 +31,7 @@ from documenting.pages import ROOT, blocks
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["ALONE", "commands", "differences", "fits"]
+__all__ = ["ALONE", "alone", "commands", "differences", "fits"]
 
 INSTALLED = re.compile("^pip install [^&]*&& ")
 """What a reader needs and a test has."""
@@ -53,7 +53,6 @@ ALONE: Sequence[str] | None = next(
 """Options of ``unshare`` that give a network; None where there are none."""
 
 _SCRIPT = """\
-ip link set lo up
 exec </dev/null
 export PATH={path}:$PATH COLUMNS=120
 """
@@ -67,6 +66,12 @@ echo $? >{number}.code
 _WAIT = """\
 until [ -s {number}.out -o -s {number}.err ]; do sleep 0.02; done
 """
+
+
+def alone(*command: str | Path) -> list[str | Path]:
+    """A command in a network of its own, where every port is free."""
+    assert ALONE is not None, "this needs root, or user namespaces"
+    return ["unshare", *ALONE, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
 
 
 @dataclass
@@ -98,7 +103,6 @@ def commands(page: Path) -> list[Command]:
 
 def differences(page: Path, folder: Path) -> list[str]:
     """Run a page in an empty folder; tell where it printed something else."""
-    assert ALONE is not None
     for name in ("manifests", "docs"):
         shutil.copytree(ROOT / name, folder / name)
     found = commands(page)
@@ -109,7 +113,7 @@ def differences(page: Path, folder: Path) -> list[str]:
             script += _WAIT.format(number=number)
     environment = {name: value for name, value in os.environ.items() if name != "GITHUB_ACTIONS"}
     with subprocess.Popen(
-        ["unshare", *ALONE, "bash", "-c", script],  # noqa: S607 - a command of the system
+        alone("bash", "-c", script),
         cwd=folder,
         env=environment,
         start_new_session=True,
