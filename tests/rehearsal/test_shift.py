@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 from dataclasses import replace
@@ -78,6 +79,7 @@ async def test_walk_passes_every_step_and_tells_which_connections_were_cut() -> 
     assert "Traffic shifted in 3 steps: PASS, PASS, PASS" in words
     assert "none was lost" in words
     assert "were CUT" in words
+    assert sum(map(int, re.findall(r"(\d+) cut\b", words))) == len(walk.cuts)
     found = walk_to_json(walk)
     assert (found["drain"], found["kept"], found["lost"]) == (1, 15, 0)
     assert json.loads(json.dumps(found))["cuts"][0]["drained"]

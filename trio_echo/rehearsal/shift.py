@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -41,6 +43,9 @@ _EARLY = 0.5
 
 _PAUSE = 0.01
 """Seconds between two connections of the client that never stops."""
+
+_TOGETHER = 0.2
+"""Seconds in which cuts are drawn as one."""
 
 _PATIENCE = 5.0
 """Seconds for one line of these clients before it counts as lost."""
@@ -426,7 +431,7 @@ def walk_to_json(walk: Walk) -> dict[str, object]:
 
 _WIDTH = 860.0
 _LEFT, _RIGHT = 70.0, 830.0
-_TOP, _HEIGHT = 116.0, 260.0
+_HEIGHT = 260.0
 _WINDOW = 40
 """Connections behind each point of a line: fewer would be noise, more would hide
 how fast the traffic moves."""
@@ -448,18 +453,21 @@ def walk_to_svg(walk: Walk) -> str:
     first, second = str(walk).split("\n")
     style = "pass" if set(verdicts) == {"PASS"} and not walk.lost else "fail"
     canvas.text(30, 38, title, f"head {style}")
-    canvas.text(30, 60, first, "muted")
-    canvas.text(30, 78, second, "small muted")
+    y = 60
+    for line in (*textwrap.wrap(first, 116), *textwrap.wrap(second, 116)):
+        canvas.text(30, y, line, "muted")
+        y += 18
     names = list(dict.fromkeys(name for step in walk.steps for name in step.weights))
-    end = _Plot(canvas, walk, names).draw()
+    end = _Plot(canvas, walk, names, y + 20).draw()
     return canvas.finish(end + 22)
 
 
 class _Plot:
     """The shares over time."""
 
-    def __init__(self, canvas: Canvas, walk: Walk, names: list[str]) -> None:
+    def __init__(self, canvas: Canvas, walk: Walk, names: list[str], top: float) -> None:
         self._canvas = canvas
+        self._top = top
         self._walk = walk
         self._names = names
         moments = [step.ended for step in walk.steps] + [cut.time for cut in walk.cuts]
@@ -472,7 +480,7 @@ class _Plot:
             y = self._y(tick)
             canvas.line(_LEFT, y, _RIGHT, y, "hair s-grid")
             canvas.text(_LEFT - 8, y + 4, f"{100 * tick:.0f} %", "small muted", "end")
-        bottom = _TOP + _HEIGHT
+        bottom = self._top + _HEIGHT
         for tick in steps(0, self._last, 10):
             canvas.text(self._x(tick), bottom + 16, f"{tick:g} s", "small muted", "middle")
         for number, step in enumerate(self._walk.steps, start=1):
@@ -481,19 +489,30 @@ class _Plot:
             points = [(self._x(time), self._y(share)) for time, share in self._shares(name)]
             if points:
                 canvas.path(points, f"line s-{_colour(number)}")
-        for cut in self._walk.cuts:
-            x = self._x(cut.time)
-            canvas.line(x, bottom - 10, x, bottom, "line s-muted")
+        for time, number in self._cuts().items():
+            x = self._x(time)
+            canvas.line(x, bottom - 26, x, bottom, "line s-fail")
+            canvas.text(x - 4, bottom - 14, f"{number} cut", "small fail", "end")
         end = self._draw_table(bottom + 44)
         self._draw_legend(end + 12)
         return end + 12
+
+    def _cuts(self) -> dict[float, int]:
+        """How many connections were cut at one time, by when the first of them was."""
+        found: dict[float, int] = {}
+        first = -inf
+        for cut in self._walk.cuts:
+            if cut.time > first + _TOGETHER:
+                first = cut.time
+            found[first] = found.get(first, 0) + 1
+        return found
 
     def _draw_step(self, number: int, step: Step) -> None:
         """What was expected while a step lasted."""
         canvas = self._canvas
         left, right = self._x(step.began), self._x(step.ended)
-        canvas.line(left, _TOP - 8, left, _TOP + _HEIGHT, "hair dash s-muted")
-        canvas.text(left + 4, _TOP - 4, str(number), "small muted")
+        canvas.line(left, self._top - 8, left, self._top + _HEIGHT, "hair dash s-muted")
+        canvas.text(left + 4, self._top - 4, str(number), "small muted")
         for place, name in enumerate(self._names):
             low, high = step.report.expectation.band(name)
             colour = _colour(place)
@@ -531,9 +550,9 @@ class _Plot:
             self._canvas.line(x, y - 4, x + 18, y - 4, f"line s-{_colour(number)}")
             self._canvas.text(x + 24, y, name[:16])
             x += 24 + 8 * len(name[:16]) + 28
-        note = f"line: share of {_WINDOW} connections at a time · band: tolerance"
+        note = f"line: share of {_WINDOW} connections at a time · band: margin"
         if self._walk.cuts:
-            note += " · at the foot: cut connections"
+            note += " · upright: open connections cut"
         self._canvas.text(_RIGHT, y, note, "small muted", "end")
 
     def _shares(self, name: str) -> Iterator[tuple[float, float]]:
@@ -554,7 +573,7 @@ class _Plot:
 
     def _y(self, share: float) -> float:
         """Where a share is."""
-        return _TOP + (1 - share) * _HEIGHT
+        return self._top + (1 - share) * _HEIGHT
 
 
 def _answered(earlier: Sample, later: Sample) -> int:
