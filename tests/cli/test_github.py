@@ -146,16 +146,18 @@ def test_a_rehearsal(step: Step) -> None:
     commands = obeyed(out + err)
     assert {command.name for command in commands} == {"warning"}
     assert "EnvoyFilter f" in commands[0].text
+    assert commands[0].properties["file"] == "deploy/route.yaml"
+    assert int(commands[0].properties["line"]) > 1
     assert step.outputs == {"verdict": "PASS"}
     assert "EnvoyFilter f" in step.summary
 
 
 def test_a_warning_at_its_place(step: Step, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it begins with one that the repository holds."""
+    """Where the repository holds the file."""
     (step.folder / "route.yaml").touch()
-    warning = "route.yaml:7, document 2 (VirtualService a): spec.tcp[0]: leads nowhere"
-    Output(github=True).warn_github(warning)
-    Output(github=True).warn_github(f"not-{warning}")
+    warning = "VirtualService a: spec.tcp[0]: leads nowhere"
+    Output(github=True).warn_github(warning, "route.yaml", 7)
+    Output(github=True).warn_github(warning, "elsewhere.yaml", 7)
     here, elsewhere = obeyed(capsys.readouterr().err)
     assert here.text == warning
     assert here.properties == {"file": "deploy/route.yaml", "line": "7", "title": "trio-echo"}

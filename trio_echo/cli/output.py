@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from contextlib import suppress
 from enum import IntEnum
@@ -196,11 +195,10 @@ class Output:
         Words(stderr=True).write(github.complaints(cases, fault))
         _tell_step(github.summary(cases, more), verdict or "")
 
-    def warn_github(self, warning: str) -> None:
-        """Annotate what is hardly meant, at the place that it begins with if there is one."""
+    def warn_github(self, warning: str, file: str, line: int | None) -> None:
+        """Annotate what is hardly meant, at its place if there is one."""
         if self._github:
-            place = _PLACE.match(warning)
-            _annotate("warning", warning, *((place[1], int(place[2])) if place else ("", None)))
+            _annotate("warning", warning, file, line)
 
     def write(self, **makers: Callable[[], str]) -> None:
         """Write those documents that were asked for.
@@ -392,10 +390,6 @@ def _wants_github(words: Sequence[str]) -> bool:
     """Whether a command line, in its environment, is to tell GitHub."""
     switches = [word for word in _options(words) if word in {"--github", "--no-github"}]
     return switches[-1] == "--github" if switches else on_github()
-
-
-_PLACE = re.compile(r"(.+?):([0-9]+), document [0-9]+")
-"""How the text about a document begins."""
 
 
 def _annotate(level: Literal["error", "warning"], text: str, origin: str, line: int | None) -> None:

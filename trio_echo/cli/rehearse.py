@@ -254,7 +254,7 @@ class _Command(Events):
 
     def warned(self, warning: Notice) -> None:
         self._aside.print(f"warning: {warning}", style="open")
-        self._output.warn_github(warning)
+        self._output.warn_github(warning.text, warning.file, warning.line)
 
     def up(self, listener: Listener, port: int) -> None:
         instead = f", as {listener.port} is not free" if port != listener.port else ""
@@ -340,7 +340,7 @@ class _Command(Events):
         self._output.tell_github(
             self._cases,
             result.verdict,
-            [*(str(walk).split("\n") if walk else ()), *result.warnings],
+            [*(str(walk).split("\n") if walk else ()), *map(str, result.warnings)],
             fault=str(walk) if walk and walk.lost else "",
         )
 
