@@ -64,6 +64,8 @@ def test_the_metrics_are_what_the_record_says(accept: str) -> None:
     assert samples["trio_echo_watch_held_lost_total|reason=reset"] == 1
     assert samples["trio_echo_watch_held"] == 3
     assert samples["trio_echo_watch_changes_total"] == 1
+    assert samples["trio_echo_watch_verdict|verdict=INCONCLUSIVE"] == 1
+    assert samples["trio_echo_watch_verdict|verdict=FAIL"] == 0
     assert samples["trio_echo_watch_window_connections"] == 10
     assert 0 <= samples["trio_echo_watch_evidence"] < 1
     assert samples["trio_echo_watch_answer_seconds_count|backend=one"] == 6

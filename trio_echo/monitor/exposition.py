@@ -19,6 +19,7 @@ from trio_echo.monitor.picture import PAGE_POLICY, fragment, page, to_svg
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.latency import BUCKET_RATIO, SHORTEST
 from trio_echo.prober.remarks import shown_name
+from trio_echo.prober.split import Verdict
 from trio_echo.server.admin import render
 from trio_echo.text import printable
 
@@ -131,6 +132,14 @@ class Exposition(Collector):
         yield GaugeMetricFamily(
             "trio_echo_watch_held", "Held connections that are open.", value=record.held
         )
+        verdict = GaugeMetricFamily(
+            "trio_echo_watch_verdict",
+            "1 for what the connections since the last change prove, 0 for the others.",
+            labels=["verdict"],
+        )
+        for each in Verdict:
+            verdict.add_metric([each], each is record.verdict)
+        yield verdict
         yield CounterMetricFamily(
             "trio_echo_watch_changes", "Changes of the split that were found.", value=record.changes
         )
