@@ -35,7 +35,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shown", "printed", "same"),
     [
-        ("one 80 %, 1308 in 505 ms", "one 80 %, 97 in 1.2 s\n", True),
+        ("one 80 %, 1308 in 505 ms; no", "one 80 %, 97 in 1.2 s; no\n", True),
         ("one 80 %, 1308 in 505 ms", "one 20 %, 1308 in 505 ms\n", False),
         ("one  20.0 %  12 ms", "one     8 %   -\n", True),
         ("exit code 1", "exit code 0\n", False),

@@ -154,10 +154,10 @@ def fits(shown: Sequence[str], printed: str, aside: str = "") -> bool:
 
 
 _ANY_LINES = "(?:.*\n)*?"
-_NUMBER = r"(?:-|\d[\d,.:]*(?: (?:µs|ms|s|min|h)(?!\w))?)"
+_FIGURE = r"\d[\d,.:]*(?: (?:µs|ms|s|min|h)(?!\w))?"
 _TOKEN = re.compile(
     r"(?P<ellipsis>\.\.\.)|(?P<same>\b\d+ %|exit code \d+)|(?P<blanks>\s+)"
-    rf"|(?P<number>(?<!\S){_NUMBER}(?!\S)|\d[\d,.:]*(?: (?:µs|ms|s|min|h)(?!\w))?)"
+    rf"|(?P<figure>{_FIGURE}|(?<!\S)-(?!\S))"
 )
 
 
@@ -173,6 +173,6 @@ def _pattern(line: str) -> str:
             "ellipsis": ".*",
             "same": re.escape(token.group()),
             "blanks": r"\s+",
-            "number": _NUMBER,
+            "figure": f"(?:{_FIGURE}|-)",
         }[str(token.lastgroup)]
     return pattern + re.escape(line[end:])
