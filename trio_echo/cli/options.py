@@ -16,12 +16,16 @@ __all__ = [
     "CertOption",
     "ExpectOption",
     "GitHubOption",
+    "IdentifyCertOption",
+    "IdentifyOption",
     "JSONOption",
     "JUnitOption",
     "KeyOption",
     "MarginOption",
+    "ProxyOption",
     "SNIOption",
     "SVGOption",
+    "SendOption",
     "SourceOption",
     "TLSCAOption",
     "TLSOption",
@@ -33,6 +37,7 @@ __all__ = [
 EXPECTED = "What is expected"
 EFFORT = "How much is measured"
 EACH = "Each connection"
+_PROTOCOL = "Who answers"
 _TLS = "TLS"
 RESULTS = "Results"
 
@@ -88,6 +93,36 @@ TimeoutOption = Annotated[
 SourceOption = Annotated[
     list[str] | None,
     option(EACH, "IP", "Connect from this address. Repeat it to take turns between several."),
+]
+SendOption = Annotated[
+    str | None,
+    option(
+        _PROTOCOL,
+        "TEXT",
+        r"Send this in place of our own line; \r \n \t \0 \\ \xNN are understood. "
+        "Empty, or without it: the server speaks first.",
+    ),
+]
+IdentifyOption = Annotated[
+    str | None,
+    option(
+        _PROTOCOL,
+        "REGEX",
+        "Name the backend by the first group of this expression (RE2) in what comes back.",
+    ),
+]
+IdentifyCertOption = Annotated[
+    str | None,
+    option(
+        _PROTOCOL,
+        "FIELD",
+        "Name the backend by its TLS certificate, and send nothing: cn, san, serial or sha256. "
+        "Implies --tls.",
+    ),
+]
+ProxyOption = Annotated[
+    str | None,
+    option(_PROTOCOL, "VERSION", "Begin each connection with a PROXY header, v1 or v2."),
 ]
 TLSOption = Annotated[bool, option(_TLS, None, "Speak TLS, and verify the certificate.", "--tls")]
 TLSCAOption = Annotated[

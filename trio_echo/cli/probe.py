@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import trio
 import typer
@@ -15,10 +15,14 @@ from trio_echo.cli.options import (
     CertOption,
     ExpectOption,
     GitHubOption,
+    IdentifyCertOption,
+    IdentifyOption,
     JSONOption,
     JUnitOption,
     KeyOption,
     MarginOption,
+    ProxyOption,
+    SendOption,
     SNIOption,
     SourceOption,
     SVGOption,
@@ -38,6 +42,7 @@ from trio_echo.prober.config import (
     ProbeTLS,
     parse_expectation,
 )
+from trio_echo.prober.dialogue import unescape
 from trio_echo.prober.schedule import probe as run_probe
 from trio_echo.prober.split import DEFAULT_ALPHA
 
@@ -48,7 +53,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
 
-__all__ = ["probe", "stop_on_signal", "tls_settings"]
+__all__ = ["dialogue_settings", "probe", "stop_on_signal", "tls_settings"]
 
 
 def probe(
@@ -118,6 +123,10 @@ def probe(
         int | None, option(EACH, "BYTES", "Send lines of this length, LF not counted.")
     ] = None,
     source_address: SourceOption = None,
+    send: SendOption = None,
+    identify: IdentifyOption = None,
+    identify_cert: IdentifyCertOption = None,
+    proxy_protocol: ProxyOption = None,
     tls: TLSOption = False,
     tls_ca: TLSCAOption = None,
     sni: SNIOption = None,
@@ -158,6 +167,7 @@ def probe(
         payload_size=payload_size,
         source_addresses=source_address or (),
         tls=tls_settings(tls, tls_ca, sni, tls_cert, tls_key),
+        **dialogue_settings(send, identify, identify_cert, proxy_protocol),
     )
     output = Output(json, junit, svg, github=github)
     if config.expect and connections is None and duration is None:
@@ -167,6 +177,18 @@ def probe(
         )
         Words(stderr=True).print(announced)
     raise typer.Exit(output.end(output.publish(trio.run(_measure, config))))
+
+
+def dialogue_settings(
+    send: str | None, identify: str | None, identify_cert: str | None, proxy_protocol: str | None
+) -> dict[str, Any]:
+    """How backends are made to tell their names, as `ProbeConfig` takes it."""
+    return {
+        "send": None if send is None else unescape(send),
+        "identify": identify,
+        "identify_cert": identify_cert,
+        "proxy_protocol": proxy_protocol,
+    }
 
 
 def tls_settings(

@@ -20,8 +20,12 @@ from trio_echo.cli.options import (
     RESULTS,
     CertOption,
     ExpectOption,
+    IdentifyCertOption,
+    IdentifyOption,
     KeyOption,
     MarginOption,
+    ProxyOption,
+    SendOption,
     SNIOption,
     SourceOption,
     SVGOption,
@@ -32,7 +36,7 @@ from trio_echo.cli.options import (
     option,
 )
 from trio_echo.cli.output import ExitCode, Output
-from trio_echo.cli.probe import tls_settings
+from trio_echo.cli.probe import dialogue_settings, tls_settings
 from trio_echo.cli.signals import expect as expect_signals
 from trio_echo.cli.signals import received
 from trio_echo.monitor.record import lasting, stamp
@@ -85,6 +89,10 @@ def watch(
     tolerance: ToleranceOption = 0.0,
     timeout: TimeoutOption = 5.0,
     source_address: SourceOption = None,
+    send: SendOption = None,
+    identify: IdentifyOption = None,
+    identify_cert: IdentifyCertOption = None,
+    proxy_protocol: ProxyOption = None,
     tls: TLSOption = False,
     tls_ca: TLSCAOption = None,
     sni: SNIOption = None,
@@ -119,6 +127,7 @@ def watch(
             timeout=timeout,
             source_addresses=source_address or (),
             tls=tls_settings(tls, tls_ca, sni, tls_cert, tls_key),
+            **dialogue_settings(send, identify, identify_cert, proxy_protocol),
         ),
         rate=rate,
         duration=duration,

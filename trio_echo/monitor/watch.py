@@ -2,8 +2,9 @@
 
 Connections start at a steady rate, whether earlier ones have ended or not. Each
 is counted when it ends. The held ones talk once a second and are replaced when
-they are lost. Nothing waits for anybody: a target that hangs costs the time-out
-of each connection and no more.
+they are lost; where a dialogue cannot be repeated, only their end is waited for.
+Nothing waits for anybody: a target that hangs costs the time-out of each
+connection and no more.
 """
 
 from __future__ import annotations
@@ -193,19 +194,17 @@ class Watch:
         while True:
             number = next(self._numbers)
             wire: Wire | None = None
-            with trio.move_on_after(self.config.probe.timeout):
-                try:
-                    wire = plain = await self._exchanger.dial(await self._target.address(), number)
-                    wire = secure = await self._exchanger.secure(plain)
-                    name = await self._exchanger.speak(secure, number, 0)
-                except (FailureError, OSError, trio.BrokenResourceError):
-                    pass  # the connections at the rate count and tell it
-                else:
-                    wire = None
-                    return secure, number, name
-                finally:
-                    if wire is not None:
-                        wire.close()
+            try:
+                wire = await self._exchanger.open(await self._target.address(), number)
+                name = await self._exchanger.speak(wire, number, 0)
+            except (FailureError, OSError, trio.BrokenResourceError):
+                pass  # the connections at the rate count and tell it
+            else:
+                held, wire = wire, None
+                return held, number, name
+            finally:
+                if wire is not None:
+                    wire.close()
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -232,22 +231,22 @@ class Watch:
             return classify(error, connected=True)
 
     async def _say(self, wire: Wire, number: int, line: int, name: str) -> None:
-        """Wait a while, say one line, and have it answered by the same backend.
+        """Wait a while, ask once more, and have the same backend answer.
+
+        Where asking again makes no sense, it waits for the end of the connection.
 
         Raises:
             FailureError: the connection ended, or the answer did not come or was another.
             OSError, trio.BrokenResourceError: the connection broke.
         """
-        with trio.move_on_after(_TALK):
-            came = await wire.receive()
-            if came:
-                raise FailureError(Outcome.WRONG_ECHO, "bytes that nobody asked for")
+        dialogue = self._exchanger.dialogue
+        with trio.move_on_after(_TALK if dialogue.repeats else float("inf")):
+            while await wire.receive():
+                if dialogue.strict:
+                    raise FailureError(Outcome.WRONG_ECHO, "bytes that nobody asked for")
             raise FailureError(Outcome.EOF_BEFORE_ANSWER, "")
-        with trio.move_on_after(self.config.probe.timeout):
-            if await self._exchanger.speak(wire, number, line) == name:
-                return
+        if await self._exchanger.speak(wire, number, line) != name:
             raise FailureError(Outcome.WRONG_ECHO, "from another backend")
-        raise FailureError(Outcome.READ_TIMEOUT, "")
 
 
 class _Target:

@@ -6,9 +6,18 @@ import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from math import ceil, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from trio_echo.errors import ConfigError
+from trio_echo.prober.dialogue import (
+    CERTIFICATE_FIELDS,
+    Certificate,
+    CertificateField,
+    Dialogue,
+    Echo,
+    Pattern,
+    escape,
+)
 from trio_echo.prober.split import (
     DEFAULT_ALPHA,
     MOST_CONNECTIONS,
@@ -48,7 +57,12 @@ these, failures take a quarter of the margin at most."""
 _MAX_PAYLOAD = 65_536
 """The longest line that the server answers by default."""
 
+_MAX_SEND = 65_536
+"""The longest request: what a server may take before it answers."""
+
 _MAX_PORT = 65_535
+
+ProxyVersion = Literal["v1", "v2"]
 
 _PORTS = {"http": "80", "https": "443"}
 """What a URL without a port means."""
@@ -56,10 +70,16 @@ _PORTS = {"http": "80", "https": "443"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTLS:
-    """TLS towards the target, which is always verified.
+    """TLS towards the target, which is verified.
+
+    Where the certificate names the backend (`ProbeConfig.identify_cert`), it may be
+    for any host: what it says is held against what is expected. It still comes from
+    a trusted authority, but with ``sha256`` and no `ca`, where the expected
+    fingerprint says all.
 
     Attributes:
-        ca: PEM file with the authorities to trust; None for the system's.
+        ca: PEM file with the authorities to trust, or with certificates that are
+            signed by themselves; None for the system's.
         server_name: the name to ask for (SNI) and to find in the certificate;
             None for the target's host.
         cert: PEM file with the probe's own certificate, for mutual TLS.
@@ -100,7 +120,7 @@ class ProbeConfig:
             0 to the margin.
         alpha: the accepted chance of a wrong PASS, and of a wrong FAIL.
         timeout: seconds for connecting, and again for each answer.
-        wait: seconds to wait first until an echo comes back at all.
+        wait: seconds to wait first until an answer comes back at all.
         max_errors: how many failed connections are accepted; None for 0 where
             something is expected, and for any number otherwise.
         lines: lines to send on each connection, each after the answer to the
@@ -112,6 +132,15 @@ class ProbeConfig:
         source_addresses: local addresses to connect from, in turn, of one
             family; each has ports of its own.
         tls: speak TLS, or None.
+        send: what to send to servers other than our echo; None or empty where they
+            speak first. Needs `identify`.
+        identify: an expression of RE2 over the bytes that come back, whose first
+            group is the backend's name; None for our echo. At most 65,536 bytes are
+            looked at, whenever a line (by LF), a text (by NUL) or all has ended.
+        identify_cert: take the name from this part of the TLS certificate, and send
+            nothing: ``cn``, ``san``, ``serial`` or ``sha256``. Implies `tls`.
+        proxy_protocol: begin each connection, before TLS too, with a PROXY header of
+            this version that gives the connection's own addresses; None for none.
 
         expectation: the split that all this asks for.
 
@@ -136,6 +165,10 @@ class ProbeConfig:
     payload_size: int | None = None
     source_addresses: Sequence[str] = ()
     tls: ProbeTLS | None = None
+    send: bytes | None = None
+    identify: str | None = None
+    identify_cert: CertificateField | None = None
+    proxy_protocol: ProxyVersion | None = None
     expectation: Expectation = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,8 +193,58 @@ class ProbeConfig:
             raise ConfigError("payload_size", reason)
         if len(set(map(_ip_version, self.source_addresses))) > 1:
             raise ConfigError("source_address", "must be all IPv4 or all IPv6, to reach one target")
+        if self.identify_cert is not None and self.tls is None:
+            object.__setattr__(self, "tls", ProbeTLS())
+        self._check_dialogue()
+        self.dialogue("")
+
+    def _check_dialogue(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ConfigError: names the setting that has no use.
+        """
         if self.tls is not None and self.half_close:
             raise ConfigError("half_close", "cannot go with TLS, which has no half-close in common")
+        _check_choice("identify_cert", self.identify_cert, CERTIFICATE_FIELDS)
+        _check_choice("proxy_protocol", self.proxy_protocol, get_args(ProxyVersion))
+        if self.send is not None and self.identify is None:
+            raise ConfigError("send", "needs --identify, which finds the name in the answer")
+        if self.send is not None and len(self.send) > _MAX_SEND:
+            raise ConfigError("send", f"must be {_MAX_SEND} bytes at most, got {len(self.send)}")
+        named_by = {"--identify": self.identify, "--identify-cert": self.identify_cert}
+        options = [option for option, value in named_by.items() if value is not None]
+        if len(options) > 1:
+            raise ConfigError("identify_cert", "cannot go with --identify: one of them is the name")
+        for name, unused in (("lines", 1), ("half_close", False), ("payload_size", None)):
+            if options and getattr(self, name) != unused:
+                raise ConfigError(name, f"cannot go with {options[0]}: it is for echo servers")
+
+    def dialogue(self, run: str) -> Dialogue:
+        """Make what tells who answered.
+
+        Args:
+            run: a tag that no other run has.
+
+        Raises:
+            ConfigError: names ``identify``, which is no expression.
+        """
+        if self.identify_cert is not None:
+            return Certificate(self.identify_cert)
+        if self.identify is not None:
+            return Pattern(self.send or b"", self.identify)
+        return Echo(run, self.payload_size)
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """How a connection is asked for its backend, as options have it; empty for our echo."""
+        settings = {
+            "send": None if self.send is None else escape(self.send),
+            "identify": self.identify,
+            "identify_cert": self.identify_cert,
+            "proxy_protocol": self.proxy_protocol,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
 
     @property
     def budget(self) -> int | None:
@@ -269,6 +352,17 @@ def split_target(target: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and 0 < int(port) <= _MAX_PORT):
         raise ConfigError("target", f"must end in a port from 1 to {_MAX_PORT}, {got}")
     return host, int(port)
+
+
+def _check_choice(name: str, value: str | None, allowed: Sequence[str]) -> None:
+    """Refuse what is not one of a few words.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if value is not None and value not in allowed:
+        listed = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise ConfigError(name, f"must be {listed}, got '{printable(str(value))}'")
 
 
 def _ip_version(address: str) -> int:

@@ -35,6 +35,7 @@ class Outcome(StrEnum):
     EOF_MID_LINE = "eof-mid-line"
     READ_TIMEOUT = "read-timeout"
     WRONG_ECHO = "wrong-echo"
+    NO_MATCH = "no-match"
     TLS = "tls"
     LOCAL = "local"
 

@@ -14,13 +14,15 @@ import trio
 
 from trio_echo.errors import ConfigError
 from trio_echo.prober.counts import Outcome, Result
-from trio_echo.prober.dialogue import Echo, FailureError
+from trio_echo.prober.dialogue import FailureError, PeerCertificate, shown
+from trio_echo.proxy_header import write as write_proxy_header
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trio_echo.prober.config import ProbeConfig, ProbeTLS
+    from trio_echo.prober.dialogue import CertificateField
 
 __all__ = ["Address", "Exchanger", "PlainWire", "TLSWire", "Wire", "classify", "open_plain"]
 
@@ -61,7 +63,8 @@ class Exchanger:
         config: what to send, and how long to wait.
 
     Attributes:
-        run: a tag of this run, unique among all; every line carries it.
+        run: a tag of this run, unique among all; every line to an echo carries it.
+        dialogue: what is spoken.
 
     Raises:
         ConfigError: a TLS file or the server name cannot be used.
@@ -69,13 +72,13 @@ class Exchanger:
 
     def __init__(self, config: ProbeConfig) -> None:
         self.run = secrets.token_hex(5)
+        self.dialogue = config.dialogue(self.run)
         self._config = config
-        self._dialogue = Echo(self.run, config.payload_size)
         self._context = None
         self._server_name = ""
         self._silent_end = ""
         if config.tls is not None:
-            self._context = tls_context(config.tls)
+            self._context = tls_context(config.tls, config.identify_cert)
             self._server_name = config.tls.server_name or config.host
             _check_server_name(self._context, config)
             # In TLS 1.3 the handshake is over before the server looks for the client's
@@ -97,94 +100,104 @@ class Exchanger:
         """
         started = trio.current_time()
         lag = max(0.0, started - intended)
-        config = self._config
         wire: Wire | None = None
         connected = answered = 0.0
         name = ""
         mixed = False
-        failure = FailureError(Outcome.CONNECT_TIMEOUT, "")
-        with trio.move_on_after(config.timeout) as scope:
-            try:
-                wire = await self.dial(address, index)
-                if config.tls is not None:
-                    failure = FailureError(Outcome.TLS, "no handshake in time")
-                wire = await self.secure(wire)
-                connected = sent = trio.current_time()
-                failure = FailureError(Outcome.READ_TIMEOUT, "")
-                for number in range(config.lines):
-                    scope.deadline = sent + config.timeout
-                    found = await self.speak(wire, index, number)
-                    now = trio.current_time()
-                    if not number:
-                        name, answered = found, now - sent
-                    mixed |= found != name
-                    sent = now
-                if config.half_close:
-                    failure = FailureError(Outcome.READ_TIMEOUT, "answered, but no end of file")
-                    if rest := await wire.receive():
-                        raise self._dialogue.after(rest)
-            except FailureError as error:
-                failure = error
-            except (OSError, trio.BrokenResourceError) as error:
-                failure = classify(error, connected=bool(connected))
-            else:
-                return Result(Outcome.OK, name, mixed, connected - intended, answered, lag)
-            finally:
-                if wire is not None:
-                    wire.close()
+        try:
+            wire = await self.open(address, index)
+            connected = sent = trio.current_time()
+            for number in range(self._config.lines):
+                found = await self.speak(wire, index, number)
+                if not number:
+                    name, answered = found, trio.current_time() - sent
+                mixed |= found != name
+            if self._config.half_close:
+                await self._finish(wire)
+        except FailureError as error:
+            failure = error
+        except (OSError, trio.BrokenResourceError) as error:
+            failure = classify(error, connected=bool(connected))
+        else:
+            return Result(Outcome.OK, name, mixed, connected - intended, answered, lag)
+        finally:
+            if wire is not None:
+                wire.close()
+        if failure.outcome is Outcome.EOF_BEFORE_ANSWER:
+            failure.detail = failure.detail or self._silent_end
         took = trio.current_time() - started
         return Result(failure.outcome, lag=lag, took=took, detail=failure.detail)
 
-    async def dial(self, address: Address, index: int) -> PlainWire:
-        """Connect, from the source whose turn it is at this connection.
+    async def open(self, address: Address, index: int) -> Wire:
+        """Connect from the source whose turn it is at this connection, and shake hands.
 
-        Raises:
-            FailureError: the source is no address of this machine.
-            OSError: as the kernel says.
-        """
-        return await open_plain(address, self._sources[index % len(self._sources)])
-
-    async def secure(self, wire: PlainWire) -> Wire:
-        """Shake hands, if the configuration has TLS. The wire is closed if that fails.
-
-        Raises:
-            trio.BrokenResourceError: it failed; its cause says why.
-        """
-        if self._context is None:
-            return wire
-        secure = TLSWire(wire.socket, self._context, self._server_name)
-        try:
-            await secure.handshake()
-        except BaseException:
-            secure.close()
-            raise
-        return secure
-
-    async def speak(self, wire: Wire, index: int, number: int) -> str:
-        """Send line `number` of connection `index`, and wait for its answer.
+        A PROXY header and TLS are as the configuration has them.
 
         Returns:
-            The name in the answer.
+            A connection that stands. Nothing is left open where this raises, also
+            when cancelled.
 
         Raises:
-            FailureError: no answer, or not ours.
-            OSError: the connection broke.
+            FailureError: not in time, or the source is no address of this machine.
+            OSError: as the kernel says.
+            trio.BrokenResourceError: the handshake failed; its cause says why.
         """
-        line = self._dialogue.line(index, number)
-        await wire.send(line)
-        if self._config.half_close and number == self._config.lines - 1:
-            wire.shutdown()
-        came = await wire.receive()
-        while (name := self._dialogue.read(line, came)) is None:
-            chunk = await wire.receive() if came else b""
-            if not chunk:
-                ended = self._dialogue.ended(came)
-                ended.detail = ended.detail or self._silent_end
-                raise ended
-            came += chunk
-        if not name and wire.is_self():
-            raise FailureError(Outcome.REFUSED, "connected to itself: nothing listens there")
-        return name
+        wire: Wire | None = None
+        late = FailureError(Outcome.CONNECT_TIMEOUT, "")
+        with trio.move_on_after(self._config.timeout):
+            try:
+                wire = plain = await open_plain(address, self._sources[index % len(self._sources)])
+                if self._config.proxy_protocol is not None:
+                    await plain.send(write_proxy_header(self._config.proxy_protocol, *plain.ends()))
+                if self._context is not None:
+                    late = FailureError(Outcome.TLS, "no handshake in time")
+                    wire = secure = TLSWire(plain.socket, self._context, self._server_name)
+                    await secure.handshake()
+            except BaseException:
+                if wire is not None:
+                    wire.close()
+                raise
+            return wire
+        raise late
+
+    async def speak(self, wire: Wire, index: int, number: int) -> str:
+        """Make request `number` of connection `index`, and wait for who answers.
+
+        Returns:
+            The name of the backend.
+
+        Raises:
+            FailureError: no answer, not in time, or not ours.
+            OSError, trio.BrokenResourceError: the connection broke.
+        """
+        name = self.dialogue.known(wire)
+        if name is not None:
+            return name
+        request = self.dialogue.request(index, number)
+        answer = self.dialogue.answer(request)
+        with trio.move_on_after(self._config.timeout):
+            await wire.send(request)
+            if self._config.half_close and number == self._config.lines - 1:
+                wire.shutdown()
+            while name is None:
+                chunk = await wire.receive()
+                name = answer.feed(chunk) if chunk else answer.end()
+            if not name and wire.is_self():
+                raise FailureError(Outcome.REFUSED, "connected to itself: nothing listens there")
+            return name
+        raise answer.late()
+
+    async def _finish(self, wire: Wire) -> None:
+        """Wait for the end of file after the last answer.
+
+        Raises:
+            FailureError: it does not come, or something else does.
+        """
+        with trio.move_on_after(self._config.timeout):
+            if rest := await wire.receive():
+                raise FailureError(Outcome.WRONG_ECHO, f"after the answers came {shown(rest)}")
+            return
+        raise FailureError(Outcome.READ_TIMEOUT, "answered, but no end of file")
 
 
 class Wire(Protocol):
@@ -201,6 +214,9 @@ class Wire(Protocol):
 
     def is_self(self) -> bool:
         """Whether the other end is this one."""
+
+    def certificate(self) -> PeerCertificate:
+        """The certificate of the other side; only behind TLS."""
 
     def close(self) -> None:
         """Let go of the connection; more often than once does nothing."""
@@ -251,7 +267,17 @@ class PlainWire:
         meet the connection's own port: TCP's simultaneous open, alone. It then
         echoes plainly whatever one sends.
         """
-        return bool(self.socket.getsockname() == self.socket.getpeername())
+        ours, theirs = self.ends()
+        return ours == theirs
+
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Host and port of this end, and of the other."""
+        ours, theirs = self.socket.getsockname(), self.socket.getpeername()
+        return ours[:2], theirs[:2]
+
+    def certificate(self) -> PeerCertificate:
+        """Never asked for: to name a backend by its certificate implies TLS."""
+        raise AssertionError
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -300,6 +326,11 @@ class TLSWire:
     def is_self(self) -> bool:
         """Never: a handshake takes a server."""
         return False
+
+    def certificate(self) -> PeerCertificate:
+        """The certificate of the other side, once the handshake is done."""
+        stream = self._stream
+        return PeerCertificate(stream.getpeercert(binary_form=True), stream.getpeercert())
 
     def close(self) -> None:
         """Let go of the connection; its end is not announced, as with HTTPS."""
@@ -351,8 +382,13 @@ def _bind(sock: socket.socket, source: str) -> None:
         raise FailureError(Outcome.LOCAL, detail) from error
 
 
-def tls_context(tls: ProbeTLS) -> ssl.SSLContext:
+def tls_context(tls: ProbeTLS, named_by: CertificateField | None) -> ssl.SSLContext:
     """Make the TLS context, which verifies the other side.
+
+    Args:
+        tls: as configured.
+        named_by: the part of the certificate that names the backend, or None. Then
+            the certificate may be for any host, and a fingerprint takes no authority.
 
     Raises:
         ConfigError: a file cannot be read or is not what it should be.
@@ -362,6 +398,10 @@ def tls_context(tls: ProbeTLS) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         reason = f"cannot use {tls.ca}: {error.strerror or error}"
         raise ConfigError("tls_ca", reason) from None
+    if named_by is not None:
+        context.check_hostname = False
+        if named_by == "sha256" and tls.ca is None:
+            context.verify_mode = ssl.CERT_NONE
     if tls.cert is not None:
         try:
             context.load_cert_chain(tls.cert, tls.key)

@@ -67,12 +67,16 @@ HINTS = {
     Outcome.EOF_BEFORE_ANSWER: f"connected, then closed before an answer: {_NO_WAY}",
     Outcome.EOF_MID_LINE: "closed in the middle of an answer: a backend was stopped without drain",
     Outcome.READ_TIMEOUT: (
-        "connected, but no answer in time: a backend hangs, it is no echo server by lines, "
+        "connected, but no answer in time: a backend hangs, it speaks another protocol, "
         "or the listener wants TLS or a PROXY header"
     ),
     Outcome.WRONG_ECHO: (
         "the answer was not the line with a name in front: "
         "another kind of server, or answers mixed up on the way"
+    ),
+    Outcome.NO_MATCH: (
+        "the answer does not tell who gave it: another kind of server, an error of its own, "
+        "or --identify asks for what it does not say"
     ),
     Outcome.TLS: (
         "the TLS handshake failed: check --tls-ca, --sni, the certificate, "
@@ -303,7 +307,7 @@ def _when(report: Sample, outcome: Outcome) -> str:
     return f", each after about {duration(lasted.quantile(50))}, which looks like a timeout"
 
 
-_OWN_TIMEOUTS = {Outcome.CONNECT_TIMEOUT, Outcome.READ_TIMEOUT}
+_OWN_TIMEOUTS = {Outcome.CONNECT_TIMEOUT, Outcome.READ_TIMEOUT, Outcome.NO_MATCH}
 """What the probe itself gives up after --timeout."""
 
 

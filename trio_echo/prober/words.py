@@ -99,7 +99,9 @@ def decide(
         return Verdict.UNMEASURED
     if not counts.outcomes.get(Outcome.OK):
         hopeless = failed > max(_HOPELESS - 1, error_limit or 0) or (
-            counts.outcomes.get(Outcome.WRONG_ECHO) == failed >= _HOPELESS
+            counts.outcomes[Outcome.WRONG_ECHO] + counts.outcomes[Outcome.NO_MATCH]
+            == failed
+            >= _HOPELESS
         )
         return Verdict.UNMEASURED if ended or hopeless else None
     if error_limit is not None and failed > error_limit:
