@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -120,49 +117,6 @@ async def test_the_pages_come_with_their_types_and_policy() -> None:
             if path in {"/", "/live", "/timeline.svg"}:
                 assert "default-src 'none'" in headers["Content-Security-Policy"]
                 assert headers["X-Content-Type-Options"] == "nosniff"
-
-
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus")
-async def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
-    """What it stores can be asked for in its own language."""
-    sock = trio.socket.socket()
-    await sock.bind(("127.0.0.1", 0))
-    port = sock.getsockname()[1]
-    sock.close()
-    async with served(some_record()) as address, trio.open_nursery() as nursery:
-        job = {
-            "job_name": "watch",
-            "scrape_interval": "1s",
-            "static_configs": [{"targets": [address.removeprefix("http://")]}],
-        }
-        settings = tmp_path / "prometheus.yml"
-        settings.write_text(json.dumps({"scrape_configs": [job]}), encoding="utf-8")
-        command = [
-            "prometheus",
-            f"--config.file={settings}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=error",
-        ]
-        process = await nursery.start(
-            partial(trio.run_process, command, check=False, stdout=subprocess.DEVNULL)
-        )
-        queries = f"http://127.0.0.1:{port}/api/v1/query?query="
-        found: list[Any] = []
-        with trio.fail_after(40):
-            while not found:
-                try:
-                    _, body = await trio.to_thread.run_sync(
-                        read, queries + "trio_echo_watch_share%7Bbackend=%22one%22%7D"
-                    )
-                    found = json.loads(body)["data"]["result"]
-                except OSError:
-                    pass
-                await trio.sleep(0.1)
-        assert float(found[0]["value"][1]) == pytest.approx(0.6)
-        _, body = await trio.to_thread.run_sync(read, queries + "up%7Bjob=%22watch%22%7D")
-        assert json.loads(body)["data"]["result"][0]["value"][1] == "1"
-        process.terminate()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
