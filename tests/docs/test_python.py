@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 async def test_python_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both examples of docs/python.md."""
+    """Those of the README and of docs/python.md; one of them stands in both."""
     names: dict[str, Any] = {}
-    for example in blocks(Path("docs/python.md"), "python"):
-        exec(compile(example, "docs/python.md", "exec"), names)  # noqa: S102 - the page is ours
+    for page in ("README.md", "docs/python.md"):
+        for example in blocks(Path(page), "python"):
+            exec(compile(example, page, "exec"), names)  # noqa: S102 - the page is ours
     async with trio.open_nursery() as nursery:
         await names["test_my_balancer"](nursery)
         nursery.cancel_scope.cancel()
