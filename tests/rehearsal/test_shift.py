@@ -8,6 +8,7 @@ import socket
 import struct
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -23,7 +24,7 @@ from trio_echo.rehearsal.dataplane_istio import ISTIO
 from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.process import find_envoy
 from trio_echo.rehearsal.route import Chain, Policy, built_in
-from trio_echo.rehearsal.shift import _Clients, _talk, walk_to_json, walk_to_svg, walking
+from trio_echo.rehearsal.shift import Change, _Clients, _talk, walk_to_json, walk_to_svg, walking
 from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
@@ -180,7 +181,10 @@ async def test_line_in_flight_at_a_polite_end_is_unanswered() -> None:
 
 
 async def test_client_that_cannot_connect_anew_ends() -> None:
-    """It was cut with no line on its way, and nobody listens any more."""
+    """It was cut with no line on its way, and nobody listens any more.
+
+    It came while Envoy took the change, and so met the old route.
+    """
     clients = _Clients(0)
     change = trio.Event()
 
@@ -193,10 +197,10 @@ async def test_client_that_cannot_connect_anew_ends() -> None:
         async with trio.open_nursery() as serving:
             listeners: list[trio.SocketListener] = await serving.start(serve)
             clients._port = listeners[0].socket.getsockname()[1]  # noqa: SLF001 - known only now
+            clients.changes.append(Change(clients.now(), inf))
             await clients.keep(1, nursery)
             async with clients.quiet:
                 await trio.testing.wait_all_tasks_blocked(0.01)
-                clients.changes.append(clients.now())
                 change.set()
                 await trio.testing.wait_all_tasks_blocked(0.01)
                 serving.cancel_scope.cancel()

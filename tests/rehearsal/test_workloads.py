@@ -369,14 +369,27 @@ def test_later_document_replaces_an_earlier_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "prefix"), [("version", "v1"), ("pod-template-hash", "tcp-echo-v1")]
+)
+def test_a_prefix_may_be_a_label_of_the_pod(label: str, prefix: str) -> None:
+    """The template's own are known; one that the cluster adds is the workload's name."""
+    text = deployment("tcp-echo-v1", "v1", "['9000']").replace(
+        "args:",
+        "env: [{name: TRIO_ECHO_PREFIX, valueFrom: {fieldRef: {fieldPath: LABEL}}}]\n        args:",
+    )
+    route = plan(ISTIO, text.replace("LABEL", f"\"metadata.labels['{label}']\"")).route
+    assert prefix in [each.config.prefix for each in route.backends]
+
+
+@pytest.mark.parametrize(
     ("container", "message"),
     [
         ("image: trio-echo, args: [9000, one]", r"args\[0\]: must be text, got 9000"),
         ("image: trio-echo, args: ['9000', one, --help]", r"args: --help starts no server"),
         ("image: trio-echo, args: ['9000,9000', one]", "port 9000 is named twice"),
         (
-            "image: trio-echo, env: [{name: TRIO_ECHO_PREFIX, valueFrom: {}}]",
-            r"containers\[0\].env\[0\].valueFrom: TRIO_ECHO_PREFIX comes from the cluster",
+            "image: trio-echo, env: [{name: TRIO_ECHO_PORTS, valueFrom: {}}]",
+            r"containers\[0\].env\[0\].valueFrom: TRIO_ECHO_PORTS comes from the cluster",
         ),
     ],
 )

@@ -104,6 +104,19 @@ class Cut:
     again: float | None
 
 
+class Change(NamedTuple):
+    """A change of the route after which open connections are cut.
+
+    Attributes:
+        began: the moment before it, in seconds since the walk began.
+        taken: the moment after Envoy had said that it took it. What was opened between
+            the two may have met the old route or the new one.
+    """
+
+    began: float
+    taken: float
+
+
 class Walk:
     """A walk that is under way, or done.
 
@@ -145,7 +158,7 @@ class Walk:
 
     @property
     def changes(self) -> Sequence[float]:  # noqa: D102 - the same
-        return self._clients.changes
+        return [each.began for each in self._clients.changes]
 
     @property
     def lost(self) -> int:  # noqa: D102 - the same
@@ -188,11 +201,13 @@ class Walk:
 
         testbed = self._testbed
         # The moment before: a short drain time is over when Envoy has answered.
-        self._clients.changes.append(self._now())
+        changes = self._clients.changes
+        changes.append(Change(self._now(), inf))
         await testbed.change(_with_weights(testbed.route, self._target, weights))
         began = self._now()
-        if not testbed.cuts:
-            self._clients.changes.pop()
+        change = changes.pop()
+        if testbed.cuts:
+            changes.append(Change(change.began, began))
         assert self._nursery is not None  # noqa: S101 - `run` has set it
         await self._clients.keep(_KEPT, self._nursery)
         target = replace(self._target, chain=self._target.chain.weighted(weights))
@@ -297,7 +312,7 @@ class _Clients:
         self.lost = 0
         self.kept = 0
         self.cuts: list[Cut] = []
-        self.changes: list[float] = []
+        self.changes: list[Change] = []
         self.quiet = trio.Lock()
         self._port = port
         self._drain = drain
@@ -335,7 +350,8 @@ class _Clients:
                 stream.socket.close()
             ended = self.now()
             drained = any(
-                opened < each and ended >= each + self._drain - _EARLY for each in self.changes
+                opened < each.taken and ended >= each.began + self._drain - _EARLY
+                for each in self.changes
             )
             self.lost += not drained
             async with self.quiet:

@@ -802,7 +802,8 @@ class _Reader:
         others: list[Container] = []
         for index, container in enumerate(pod.containers):
             place = f"{path}.containers[{index}]"
-            found = None if config else _server_config(container, document, place, self._parse)
+            known = _known(container, labels, document, place)
+            found = None if config else _server_config(known, document, place, self._parse)
             config = config or found
             if found is None:
                 others.append(container)
@@ -931,6 +932,7 @@ _ENTRY_POINTS = (
     ("tcp-echo-server",),
 )
 _DEFAULT_ARGUMENTS = ("9000", "hello")
+_LABEL = re.compile(r"metadata\.labels\['(?P<key>[^']+)'\]")
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 
 
@@ -961,13 +963,6 @@ def _server_config(
         return None
     elif container.args is None:
         arguments = list(_DEFAULT_ARGUMENTS)
-    for index, variable in enumerate(container.env or ()):
-        if variable.value_from is not None and variable.name.startswith("TRIO_ECHO_"):
-            raise document.error(
-                f"{path}.env[{index}].valueFrom",
-                f"{variable.name} comes from the cluster, which is not known here;"
-                " give its value in the manifest",
-            )
     try:
         config = parse(arguments, environment)
     except TrioEchoError as error:
@@ -976,6 +971,36 @@ def _server_config(
     if 0 in every or len(set(every)) != len(every):
         raise document.error(f"{path}.args", "a Service needs ports that are given, and differ")
     return config
+
+
+def _known(
+    container: Container, labels: Mapping[str, str], document: Document, path: str
+) -> Container:
+    """The container with the values that its pod's labels give to its variables.
+
+    A prefix that the cluster alone knows, such as a Rollout's hash of the pod, is the
+    workload's name here.
+
+    Raises:
+        ManifestError: another setting of ours comes from the cluster.
+    """
+    variables: list[Variable] = []
+    for index, variable in enumerate(container.env or ()):
+        if variable.value_from is None or not variable.name.startswith("TRIO_ECHO_"):
+            variables.append(variable)
+            continue
+        key = _LABEL.search(str(variable.value_from))
+        value = labels.get(key["key"]) if key else None
+        if value is None and variable.name == "TRIO_ECHO_PREFIX":
+            value = document.name
+        if value is None:
+            raise document.error(
+                f"{path}.env[{index}].valueFrom",
+                f"{variable.name} comes from the cluster, which is not known here;"
+                " give its value in the manifest",
+            )
+        variables.append(Variable(name=variable.name, value=value))
+    return msgspec.structs.replace(container, env=variables)
 
 
 def _after_entry_point(command: list[str]) -> list[str] | None:
