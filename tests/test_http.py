@@ -518,19 +518,18 @@ async def test_what_is_owed_can_be_waited_for() -> None:
         client = pages.connect()
         await client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
         await trio.testing.wait_all_tasks_blocked()
-        settled = trio.CancelScope()
+        settled = trio.Event()
 
         async def settle() -> None:
-            with settled:
-                await pages.front.settled()
-                settled.cancel()
+            await pages.front.settled()
+            settled.set()
 
         nursery.start_soon(settle)
         await trio.testing.wait_all_tasks_blocked()
-        assert not settled.cancel_called
+        assert not settled.is_set()
         pages.gate.set()
         await trio.testing.wait_all_tasks_blocked()
-        assert settled.cancel_called
+        assert settled.is_set()
         assert (await client.stream.receive_some()).endswith(b"at last\n")
 
 

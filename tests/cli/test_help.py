@@ -8,7 +8,7 @@ import pytest
 
 from trio_echo.cli import main
 
-COMMANDS = ["serve", "probe", "report", "watch", "rehearse"]
+COMMANDS = ["serve", "probe", "report", "watch", "gate", "rehearse"]
 
 
 def helped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -183,7 +183,7 @@ def test_the_network_policy_lets_in_what_is_needed_and_no_more() -> None:
         assert {*named_ports(deployment(version)).values()} == {ECHO, ADMIN}
 
 
-@pytest.mark.parametrize("folder", ["base", "probe"])
+@pytest.mark.parametrize("folder", ["base", "gate", "probe"])
 def test_the_image_is_the_one_of_this_version(folder: str) -> None:
     """A release that forgets the manifests would deploy the one before it."""
     project = tomllib.loads(

@@ -119,6 +119,7 @@ def needed(*weights: float) -> int:
         ({"expect": {"one": 4, "two": 1}}, needed(4, 1), 16, 0),
         ({"expect": {"one": 4, "two": 1}, "max_errors": 3}, needed(4, 1) + 240, 16, 3),
         ({"expect": {"one": 4, "two": 1}, "max_errors": 5000}, 2 * needed(4, 1), 16, 5000),
+        ({"expect": {"one": 1}, "max_errors": 10**12, "margin": 1e-300}, 50_000, 16, 10**12),
         ({"expect": {"one": 1}, "duration": 5}, None, 16, 0),
         ({"expect": {"one": 9999, "two": 1}}, 50_000, 16, 0),
         ({"duration": 5}, None, 16, None),

@@ -34,6 +34,7 @@ COMMANDS = {
     "probe": "Open connections, count who answers, and judge the split.",
     "report": "Add up the reports of several probes to one verdict.",
     "watch": "Probe slowly and for ever, and say when the split changes.",
+    "gate": "Probe on request over HTTP: for Argo Rollouts, Flagger, Prometheus.",
     "rehearse": "Run a weighted route on this machine with a real Envoy, and judge it.",
 }
 """Each is a function of its name in a module of its name, imported when it is run."""

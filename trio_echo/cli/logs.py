@@ -33,6 +33,7 @@ __all__ = ["LogFormat", "LogLevel", "logging_to"]
 
 _MESSAGES = {
     "admin": "admin pages on {address}",
+    "gate": "gate on http://{address}/",
     "listening": "listening on {address}, prefix: {prefix}",
     "request": "{peer} request: {line}",
     "response": "{peer} response: {line}",

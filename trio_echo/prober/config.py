@@ -255,8 +255,8 @@ class ProbeConfig:
             return DEFAULT_CONNECTIONS
         needed = connections_needed(self.expectation)
         # Each failed connection widens the intervals; so many more make up for a few.
-        more = ceil(_FOR_EACH_ERROR * (self.error_limit or 0) / self.expectation.margin)
-        return min(MOST_CONNECTIONS, needed + min(needed, more))
+        more = _FOR_EACH_ERROR * (self.error_limit or 0) / self.expectation.margin
+        return min(MOST_CONNECTIONS, needed + ceil(min(needed, more)))
 
     @property
     def host(self) -> str:
