@@ -82,6 +82,9 @@ def test_every_field_of_the_probe_can_be_asked_for() -> None:
         ("payload_size", 100, "100", 100),
         ("source_addresses", ["127.0.0.1", "127.0.0.2"], "127.0.0.1,127.0.0.2", None),
         ("expect", "one=3,two=1", "one:3,two:1", {"one": 3.0, "two": 1.0}),
+        ("identify", "name:(.*)", "name:(.*)", "name:(.*)"),
+        ("identify_cert", "cn", "cn", "cn"),
+        ("proxy_protocol", "v2", "v2", "v2"),
     ],
 )
 def test_a_field_as_json_and_as_a_word(name: str, value: object, word: str, read: object) -> None:
@@ -98,6 +101,13 @@ def test_null_is_as_if_nothing_were_said(name: str) -> None:
     assert asked(**{name: None}) == asked()
 
 
+def test_what_is_sent_is_written_as_on_the_command_line() -> None:
+    """With the same escapes."""
+    words = {"target": "a:1", "expect": "x=1", "send": r"INFO\r\n", "identify": "v:([0-9.]+)"}
+    assert read_words(words, TERMS).config.send == b"INFO\r\n"
+    assert asked(send=r"\x00", identify="(.)").config.send == b"\0"
+
+
 def test_settle_and_tls() -> None:
     """Files come from the gate, a name from the request."""
     assert asked(settle=0).settle == 0
@@ -110,6 +120,8 @@ def test_settle_and_tls() -> None:
     assert read_json(body, terms).config.tls == ProbeTLS(
         ca=Path("ca.pem"), cert=Path("cert.pem"), server_name="echo.test"
     )
+    body = json.dumps(LEAST | {"identify_cert": "san"}).encode()
+    assert read_json(body, terms).config.tls == own
 
 
 @pytest.mark.parametrize(
@@ -144,6 +156,11 @@ def test_settle_and_tls() -> None:
         ("settle", 61, "settle + wait + duration must be at most 60 s, --max-seconds of the gate"),
         ("duration", 56, "settle + wait + duration must be at most 60 s, --max-seconds of the"),
         ("sni", "", "must not be empty"),
+        ("identify", "(", ""),
+        ("identify_cert", "ou", "must be one of cn, san, serial, sha256, got "),
+        ("identify_cert", [], "must be one of cn, san, serial, sha256, got []"),
+        ("send", "x", "needs --identify, which finds the name in the answer"),
+        ("send", r"\q", "must have"),
         ("tls_ca", "/etc/passwd", "is no field of a request; start the gate with --tls-ca"),
         ("expct", {}, "is no field of a request; did you mean expect?"),
         ("\x1b[2J", 1, "is no field of a request; there are target, expect, connections"),
@@ -209,9 +226,10 @@ def test_a_field_that_is_there_twice_is_refused() -> None:
     assert (error.field, error.reason) == ("one", "is there twice")
 
 
-def test_a_contradiction_about_tls() -> None:
-    """A name that TLS asks for, and no TLS."""
-    assert refused(LEAST | {"tls": False, "sni": "a"}).field == "sni"
+@pytest.mark.parametrize("field", ["sni", "identify_cert"])
+def test_a_contradiction_about_tls(field: str) -> None:
+    """What TLS alone has, and no TLS."""
+    assert refused(LEAST | {"tls": False, field: "cn"}).field == field
 
 
 @pytest.mark.parametrize("name", ["target", "expect"])

@@ -107,7 +107,7 @@ def gate(
         tls=tls,
     )
     running = Gate(terms, concurrency=concurrency, queue=queue, drain_timeout=drain_timeout)
-    tls_context(tls)  # a file that cannot be used is found out now
+    tls_context(tls, None)  # a file that cannot be used is found out now
     place = parse_listen(listen)
     expect()  # a signal drains
     with logging_to(log_format, log_level):

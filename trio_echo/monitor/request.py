@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from trio_echo.errors import ConfigError
 from trio_echo.prober.config import ProbeConfig, ProbeTLS, parse_expectation, split_target
+from trio_echo.prober.dialogue import unescape
 from trio_echo.prober.split import MOST_CONNECTIONS
 from trio_echo.text import printable
 
@@ -208,13 +209,15 @@ def _read(
     if not any(each.matches(host, port) for each in terms.allow):
         target = printable(values["target"])
         raise NotAllowedError(
-            "target", f"'{target}' is not allowed; --allow of the gate must name it"
+            "target", f"'{target}' is not allowed; an --allow of the gate must name it"
         )
     settle = values.pop("settle", settle)
-    wanted, name = values.pop("tls", None), values.pop("sni", None)
-    if name is not None and wanted is False:
-        raise ConfigError("sni", "needs tls, which is false")
-    if wanted or name is not None:
+    wanted = values.pop("tls", None)
+    implying = [name for name in ("sni", "identify_cert") if name in values]
+    if implying and wanted is False:
+        raise ConfigError(implying[0], "needs tls, which is false")
+    name = values.pop("sni", None)
+    if wanted or implying:
         values["tls"] = replace(terms.tls, server_name=name)
     try:
         config = ProbeConfig(**values)
@@ -447,6 +450,7 @@ _KINDS: dict[Any, _Kind] = {
     int: _Kind("a whole number", _whole, _whole_word),
     float: _Kind("a number", _number, _number_word),
     str: _Kind("text", _instance(str), str),
+    bytes: _Kind("text", lambda value: unescape(_instance(str)(value)), unescape),
     Mapping: _Kind("weights by name, such as one=80,two=20", _weights, _weights_word),
     Sequence: _Kind("a list of texts", _texts, lambda word: word.split(",")),
 }
