@@ -359,7 +359,7 @@ def _compile(identify: str) -> _Search:
     try:
         re2: Any = import_module("re2")  # an extra, and it has no types
     except ModuleNotFoundError:
-        reason = "needs google-re2, which is not installed: pip install 'trio-echo[identify]'"
+        reason = "needs google-re2, which is not installed: pip install google-re2"
         raise ConfigError("identify", reason) from None
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1  # a byte is a character

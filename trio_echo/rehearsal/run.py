@@ -15,7 +15,7 @@ import trio
 from trio_echo.errors import TrioEchoError
 from trio_echo.prober.split import Verdict, worst
 from trio_echo.rehearsal.judge import judge, targets
-from trio_echo.rehearsal.process import find_envoy
+from trio_echo.rehearsal.process import find_envoy, how_to_install
 from trio_echo.rehearsal.shift import walking
 from trio_echo.rehearsal.testbed import open_testbed
 
@@ -149,8 +149,7 @@ def read_plan(
         from trio_echo.rehearsal.plan import make_plan  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise TrioEchoError(
-            f"reading manifests needs {error.name}; install it with:"
-            " pip install 'trio-echo[rehearse]'"
+            f"reading manifests needs {error.name}; install it with: {how_to_install()}"
         ) from None
     found = read_manifests(manifests, standard_input)
     plan = make_plan(found.documents, parse, plane)

@@ -20,7 +20,7 @@ import trio
 from trio_echo.errors import RehearsalError, TrioEchoError
 from trio_echo.rehearsal import envoy
 from trio_echo.rehearsal.dataplane import configure
-from trio_echo.rehearsal.process import Envoy
+from trio_echo.rehearsal.process import Envoy, how_to_install
 from trio_echo.rehearsal.route import DRAIN, Endpoint, manifest_ports
 from trio_echo.server.config import TLSConfig
 from trio_echo.server.service import serve
@@ -111,7 +111,7 @@ class Authority:
         except ImportError:
             raise RehearsalError(
                 "backends with TLS need certificates to rehearse with;"
-                " install what makes them with: pip install 'trio-echo[rehearse]'"
+                f" install what makes them with: {how_to_install()}"
             ) from None
         self._authority = trustme.CA()
         self._folder = folder

@@ -1,0 +1,41 @@
+"""A pytest plugin: backends that name themselves, and the judge, as fixtures.
+
+pytest loads it in each run where the package is installed. So it imports nothing that
+pytest has not imported already; the rest comes with the first fixture that is used.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trio_echo import Report
+    from trio_echo.testing import EchoBackend, StartBackend
+
+__all__ = ["echo_backend", "split_probe"]
+
+
+@pytest.fixture
+def echo_backend() -> Iterator[StartBackend]:
+    """Start backends: ``echo_backend("one").address`` is where one that says "one" listens."""
+    from trio_echo import testing  # noqa: PLC0415 - trio, not before it is needed
+
+    with ExitStack() as stack:
+
+        def start(prefix: str, *, port: int = 0, **settings: object) -> EchoBackend:
+            return stack.enter_context(testing.echo_backend(prefix, port=port, **settings))
+
+        yield start
+
+
+@pytest.fixture
+def split_probe() -> Callable[..., Report]:
+    """Judge a split: ``split_probe(ADDRESS, expect={"one": 80, "two": 20}).verdict``."""
+    from trio_echo import testing  # noqa: PLC0415 - trio, not before it is needed
+
+    return testing.split_probe
