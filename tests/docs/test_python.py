@@ -23,3 +23,9 @@ async def test_python_examples(monkeypatch: pytest.MonkeyPatch) -> None:
         nursery.cancel_scope.cancel()
     monkeypatch.chdir(ROOT)
     await names["test_my_route"]()
+
+
+def test_the_fixtures_without_pytest() -> None:
+    """The last example of docs/pytest.md."""
+    example = blocks(Path("docs/pytest.md"), "python")[-1]
+    exec(compile(example, "docs/pytest.md", "exec"), {})  # noqa: S102 - the page is ours
