@@ -82,8 +82,8 @@ async def test_could_not_measure() -> None:
     assert done.returncode == 4
     assert valid(done.stdout)["outcomes"]["refused"] == 1
     assert b"COULD NOT MEASURE" in done.stderr
-    assert b"no echo within 0.2 s; the last try: Connection refused" in done.stderr
-    assert b"waiting for a first echo" in done.stderr
+    assert b"no answer within 0.2 s; the last try: Connection refused" in done.stderr
+    assert b"waiting for a first answer" in done.stderr
 
 
 async def test_descriptors_run_out() -> None:

@@ -33,7 +33,7 @@ def test_line_says_the_phase() -> None:
     tally = counted()
     assert line(tally) == "probing 127.0.0.1:9000 (echo.test)"
     tally.phase = "waiting"
-    assert line(tally) == "waiting for a first echo from 127.0.0.1:9000 (echo.test)"
+    assert line(tally) == "waiting for a first answer from 127.0.0.1:9000 (echo.test)"
     tally.phase, tally.address = "resolving", None
     assert line(tally) == "resolving echo.test:9000"
 

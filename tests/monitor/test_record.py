@@ -105,6 +105,8 @@ def test_everything_is_bounded() -> None:
         record.take(ok(f"name-{number}"), 0.0)
     assert len(record.counts.answers) == MOST_NAMES + 1
     assert record.counts.answers[OTHERS] == MOST_NAMES
+    [told] = [event for event in record.events if event.kind == "names"]
+    assert "more than 256 different names answered, name-256 the last" in told.text
     for _ in range(2000):
         record.lose(Loss("one", Outcome.RESET, "", 1.0), 0.0, ("one", 0.1))
     assert len(record.events) == 500

@@ -30,6 +30,8 @@ EXPRESSIONS = [
     r"(a.*c|b)",
     r"\n\b(a)",
     r"(\w+)\z",
+    r"(^\b\w?(?s:.)*)",
+    r"((?s:.)?$+)",
     r"([^\x00]+)\x00",
     r"(?i)ID:(?:(b)|c)",
 ]
@@ -150,6 +152,7 @@ def test_no_expression_hangs(expression: str, byte: bytes) -> None:
         ("x", r"must have a group around the name, such as version:(\S+), got 'x'"),
         ("(?:x)", "must have a group"),
         ("(a{600})", "is too large, 606 steps of 500: shorten it"),
+        (r"(a)\B", r"must not have \B"),
         ("(\x1b", r"got '(\x1b'"),
         ("(\ud800)", r"holds half a character: '(\ud800)'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -173,3 +174,27 @@ def test_different_targets_are_all_named() -> None:
     [run] = reports["b.json"].runs
     reports["b.json"] = replace(reports["b.json"], runs=(replace(run, address="127.0.0.2:9000"),))
     assert "echo.test:9000, other.test:9000 may or may not" in str(merge(reports))
+
+
+def test_runs_that_ask_alike_add_up() -> None:
+    """One name stands for one backend only where it was found in the same way."""
+    asking = {"identify": r"version:(\S+)", "send": b"INFO\r\n"}
+    pytest.importorskip("re2", reason="google-re2 is not installed: pip install google-re2")
+    reports = runs(["one"], ["one"], **asking)
+    merged = merge({name: from_json(to_json(report)) for name, report in reports.items()})
+    assert merged.counts.answers == {"one": 2}
+    assert merged.runs[0].asked == {"send": r"INFO\r\n", "identify": r"version:(\S+)"}
+    reports["2.json"] = made(["one"], run="run 2", expect=EIGHTY_TWENTY)
+    with pytest.raises(TrioEchoError) as refused:
+        merge(reports)
+    assert str(refused.value) == (
+        "2.json: its backends were named by their echo, but those of 0.json by --identify "
+        r"'version:(\S+)' --send 'INFO\r\n'; only runs that ask alike can be added up"
+    )
+
+
+def test_a_report_from_before_other_protocols_is_read() -> None:
+    """It says nothing of how backends were asked, since all were echoes."""
+    document = json.loads(to_json(made(["one"])))
+    del document["runs"][0]["asked"]
+    assert from_json(json.dumps(document)).runs[0].asked == {}

@@ -291,7 +291,7 @@ async def test_wait_in_vain(name: str) -> None:
         target = target.replace("127.0.0.1", name)
         report = await probe(ProbeConfig(target=target, expect={"one": 1}, wait=0.3))
     assert report.verdict is Verdict.UNMEASURED
-    assert "no echo within 0.3 s; the last try: " in str(report)
+    assert "no answer within 0.3 s; the last try: " in str(report)
     assert report.counts.launched == 0
 
 

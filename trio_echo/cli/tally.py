@@ -84,7 +84,7 @@ def line(tally: Tally, *, counts: bool = True) -> str:
     if tally.phase == "resolving":
         return f"resolving {target}"
     if tally.phase == "waiting":
-        return f"waiting for a first echo from {target}"
+        return f"waiting for a first answer from {target}"
     total = tally.connections
     if not total or not counts:
         return f"probing {target}"

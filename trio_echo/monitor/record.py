@@ -51,7 +51,7 @@ class Event(NamedTuple):
     Attributes:
         at: the time of day.
         elapsed: seconds from the start.
-        kind: ``change``, ``lost``, ``replaced``, ``failing`` or ``answering``.
+        kind: ``change``, ``lost``, ``replaced``, ``failing``, ``answering`` or ``names``.
         text: in words that are safe to print.
         data: the same for machines, as JSON has it.
     """
@@ -216,7 +216,7 @@ class Record:
         """
         name = result.name
         if name is not None and len(self.counts.answers) >= MOST_NAMES:
-            name = name if name in self.counts.answers else OTHERS
+            name = self._known(name, elapsed)
         for counts in (self.counts, self.since, self._in_window):
             counts.outcomes[result.outcome] += 1
             if name is not None:
@@ -372,6 +372,19 @@ class Record:
             line += f", {self.held} held, {self.lost.total()} lost"
         line += f", {self.changes} change{'s' * (self.changes != 1)} of the split"
         return f"{line}; of the last {self.window}: {', '.join(parts) or 'nobody answered'}"
+
+    def _known(self, name: str, elapsed: float) -> str:
+        """A name that is counted already, or the one for all others; the first is told."""
+        if name in self.counts.answers:
+            return name
+        if OTHERS not in self.counts.answers:
+            text = (
+                f"more than {MOST_NAMES} different names answered, {shown_name(name)} the last: "
+                "all others are counted as one; have backends named by what all their "
+                "connections share (--identify)"
+            )
+            self._add("names", elapsed, text, {"name": name})
+        return OTHERS
 
     def _fail(self, result: Result, elapsed: float) -> None:
         """Take note of a failed connection; only the first of a series is an event."""

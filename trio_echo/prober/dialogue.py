@@ -11,9 +11,9 @@ first of these places at which it matches gives the name.
 Its engine is RE2, as in Envoy and Prometheus. Python's own takes minutes for some
 expressions over a few kilobytes that a server chooses; RE2's time grows with the
 bytes and with the size of the expression, and both are bounded here. RE2 has no
-look-around, and it is not told that the bytes end at such a place, so ``$`` and ``\z``
-do not match there by chance. What matches at one place thus matches at each later one,
-and the first is found by halving.
+look-around and is shown the same byte behind each such place, so nothing matches there
+because the bytes end. What matches at one place thus matches at each later one, and the
+first is found by halving.
 """
 
 from __future__ import annotations
@@ -247,16 +247,16 @@ class _PatternAnswer:
     def feed(self, chunk: bytes) -> str | None:
         start = len(self._came)
         self._came += chunk[: MOST_BYTES - start]
-        going_on = self._came + _MORE
         places = [found.end() for found in _ENDS.finditer(self._came, start)]
-        index = bisect_left(
-            places, True, key=lambda place: self._search(going_on, place) is not None
-        )
+        index = bisect_left(places, True, key=lambda place: self._until(place) is not None)
         if index < len(places):
-            return _name(self._search(going_on, places[index]))
+            return _name(self._until(places[index]))
         if len(self._came) == MOST_BYTES:
             raise self._missed(", and no more are looked at")
         return None
+
+    def _until(self, place: int) -> bytes | None:
+        return self._search(self._came[:place] + _MORE, place)
 
     def end(self) -> str:
         if not self._came:
@@ -365,6 +365,8 @@ def _compile(identify: str) -> _Search:
     options.encoding = re2.Options.Encoding.LATIN1  # a byte is a character
     options.log_errors = False
     got = f"got '{visible(identify)}'"
+    if r"\B" in identify:
+        raise ConfigError("identify", rf"must not have \B, which hangs on what has not come, {got}")
     try:
         pattern = re2.compile(b"(?m)" + _encoded("identify", identify), options)
     except re2.error as error:

@@ -297,6 +297,21 @@ def _check_same(label: str, report: Report, other_label: str, other: Report) -> 
                 "only runs with one expectation can be added up"
             )
             raise TrioEchoError(message)
+    one, two = (_how_asked(each.runs[0]) for each in (report, other))
+    if one != two:
+        message = (
+            f"{other_label}: its backends were named by {two}, but those of {label} by {one}; "
+            "only runs that ask alike can be added up"
+        )
+        raise TrioEchoError(message)
+
+
+def _how_asked(run: Run) -> str:
+    """How backends were made to tell their names, as people write it."""
+    options = (
+        f"--{name.replace('_', '-')} '{visible(value)}'" for name, value in run.asked.items()
+    )
+    return " ".join(sorted(options)) or "their echo"
 
 
 def _shares(expectation: Expectation) -> str:
@@ -388,6 +403,7 @@ def _run(run: Run) -> dict[str, Any]:
         "began": run.began,
         "elapsed": run.elapsed,
         "max_errors": run.error_limit,
+        "asked": dict(run.asked),
         "interrupted": run.interrupted,
         "fault": run.fault,
         "notices": run.notices,
@@ -447,6 +463,8 @@ def _read_run(document: dict[str, Any], where: str) -> Run:
             lambda examples: {Outcome(word): _text(text) for word, text in examples.items()},
         ),
         counts=counts,
+        # Not there in a report of a version that knew our echo alone.
+        asked=take("asked", _asked) if "asked" in document else {},
         changes=take("changes", _changes),
         points=take("running", lambda running: _points(running, counts)),
     )
@@ -495,6 +513,10 @@ def _limit(value: object) -> int | None:
     if value is not None and not (isinstance(value, int) and value >= 0):
         raise ValueError(f"{value!r} is no limit")
     return value
+
+
+def _asked(value: Any) -> dict[str, str]:
+    return {_text(name): _text(each) for name, each in value.items()}
 
 
 def _changes(value: Any) -> Runs | None:

@@ -51,6 +51,8 @@ MOST_NAMES = 256
 """Different names that are told apart. A server with more gives each connection a
 name of its own, and must not fill the memory."""
 
+_NAMES_SHOWN = 3
+
 _NO_WAY = (
     "no backend is healthy behind the proxy, a policy refuses this client, "
     "or the listener wants TLS or a PROXY header"
@@ -184,9 +186,11 @@ def reasons(report: Sample) -> Iterator[Remark]:
     if report.verdict is Verdict.INCONCLUSIVE:
         yield from _undecided(report)
     if len(counts.answers) > MOST_NAMES:
+        seen = ", ".join(map(shown_name, list(counts.answers)[:_NAMES_SHOWN]))
         text = (
-            f"more than {MOST_NAMES} different names answered: the server gives each connection "
-            "a name of its own, so there are no shares to measure"
+            f"more than {MOST_NAMES} different names answered ({seen} and so on): each connection "
+            "gets a name of its own, so there are no shares to measure; have backends named by "
+            "what all their connections share (--identify)"
         )
         yield Remark("names", None, text)
     if counts.outcomes[Outcome.WRONG_ECHO] == counts.total > 1:
@@ -200,6 +204,8 @@ def reasons(report: Sample) -> Iterator[Remark]:
 def findings(report: Sample) -> Iterator[Remark]:
     """What the counts and their order look like, where the sample carries it."""
     counts = report.counts
+    if len(counts.answers) > MOST_NAMES:
+        return  # a name for each connection makes no pattern
     yield from _who_answered(report)
     kept = affinity(counts.sources)
     if kept is not None:

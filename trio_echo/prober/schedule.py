@@ -249,6 +249,7 @@ class Tally:
             points=points,
             changes=self.order.runs(),
             notices=tuple(self.notices),
+            asked=self.config.asked,
         )
         return Report(self.config.expectation, (run,))
 
@@ -361,7 +362,7 @@ async def _find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
                 return address
         if trio.current_time() + pause > deadline or failure.outcome is Outcome.LOCAL:
             if wait:
-                waited = f"no echo within {wait:g} s; the last try"
+                waited = f"no answer within {wait:g} s; the last try"
                 detail = f"{waited}: {failure.detail or failure.outcome}"
                 failure = failure._replace(detail=detail)
             tally.fail(failure)

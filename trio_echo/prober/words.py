@@ -135,6 +135,8 @@ class Run:
         notices: what else one should know.
         fault: why nothing can be said whatever was counted; empty for nothing.
         label: what it is called among others, such as its file.
+        asked: how backends were made to tell their names, by the options' names;
+            empty for our echo.
     """
 
     tag: str
@@ -151,6 +153,7 @@ class Run:
     notices: Sequence[str]
     fault: str = ""
     label: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     def verdict(self, expectation: Expectation) -> Verdict | None:
         """What it shows by itself."""
@@ -397,7 +400,7 @@ def describe(report: Report) -> str:
     lines = [headline(report), f"  {basis(report)}"]
     lines += [f"  - {remark.text}" for remark in (*reasons(report), *findings(report))]
     lines += [f"  - {visible(notice)}" for notice in report.notices]
-    if report.counts.answers:
+    if 0 < len(report.counts.answers) <= MOST_NAMES:
         lines += ["", *_columns(shares(report)), "", *_columns(latencies(report))]
     return "\n".join(lines)
 
