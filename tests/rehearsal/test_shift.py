@@ -83,6 +83,9 @@ async def test_walk_passes_every_step_and_tells_which_connections_were_cut() -> 
     assert sum(map(int, re.findall(r"(\d+) cut\b", words))) == len(walk.cuts)
     found = walk_to_json(walk)
     assert (found["drain"], found["kept"], found["lost"]) == (1, 15, 0)
+    walk._clients.kept = 2  # noqa: SLF001 - as if some had been cut again and again
+    assert "open connections: those of 2 clients were CUT 1 s after" in str(walk)
+    assert f"the drain time, {len(walk.cuts)} times in all;" in str(walk)
     assert json.loads(json.dumps(found))["cuts"][0]["drained"]
 
 

@@ -181,9 +181,13 @@ class Walk:
         unanswered = sum(each.unanswered for each in cuts)
         waits = [each.again for each in cuts if each.again is not None]
         again = f"answered again within {duration(max(waits))}" if waits else "NEVER answered again"
+        # One that was opened anew may meet the next change.
+        count, times = f"{len(cuts)} of {self.kept}", ""
+        if len(cuts) > self.kept:
+            count, times = f"those of {self.kept} clients", f", {len(cuts)} times in all"
         return (
-            f"{len(cuts)} of {self.kept} were CUT {self.drain} s after a change of weights, the"
-            f" drain time; {unanswered} with a line on its way, which is never answered;"
+            f"{count} were CUT {self.drain} s after a change of weights, the"
+            f" drain time{times}; {unanswered} with a line on its way, which is never answered;"
             f" their clients connected anew and were {again}"
         )
 
