@@ -47,6 +47,13 @@ WALK = (
     r"kubectl logs --follow .*job/tcp-echo-probe",
     r"kubectl wait .*job/tcp-echo-probe",
     r"kubectl delete -k manifests/probe$",
+    r"kubectl apply -k manifests/probe/indexed",
+    r"kubectl wait --for=condition=complete --timeout=5m job/tcp-echo-probe",
+    r"kubectl logs --selector.*report",
+    r"kubectl delete -k manifests/probe/indexed",
+    r"kubectl apply -k manifests/watch$",
+    r"kubectl rollout status deployment/tcp-echo-watch",
+    r"kubectl logs deployment/tcp-echo-watch",
     # With the Gateway API.
     r"istioctl install --set profile=minimal",
     r"kubectl apply -k manifests/gateway-api$",
