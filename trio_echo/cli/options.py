@@ -22,6 +22,7 @@ __all__ = [
     "JUnitOption",
     "KeyOption",
     "MarginOption",
+    "PNGOption",
     "ProxyOption",
     "SNIOption",
     "SVGOption",
@@ -143,6 +144,10 @@ JUnitOption = Annotated[
 ]
 SVGOption = Annotated[
     str | None, option(RESULTS, "FILE", "Draw the report as one picture; - for stdout.")
+]
+PNGOption = Annotated[
+    str | None,
+    option(RESULTS, "FILE", "Draw it as PNG too, with the package resvg-py; - for stdout."),
 ]
 GitHubOption = Annotated[
     bool | None,

@@ -115,6 +115,7 @@ class Output:
         json: a path, ``-`` for stdout, or None.
         junit: the same.
         svg: the same.
+        png: the same; the picture of `svg`.
         github: whether to tell GitHub too; None for there alone.
 
     Raises:
@@ -131,11 +132,12 @@ class Output:
         json: str | None = None,
         junit: str | None = None,
         svg: str | None = None,
+        png: str | None = None,
         *,
         github: bool | None = None,
     ) -> None:
         self._github = on_github() if github is None else github
-        self._places = {"json": json, "junit": junit, "svg": svg}
+        self._places = {"json": json, "junit": junit, "svg": svg, "png": png}
         self._failures: list[str] = []
         on_stdout = [field for field, place in self._places.items() if place == "-"]
         if len(on_stdout) > 1:
@@ -143,6 +145,10 @@ class Output:
         for field, place in self._places.items():
             if place not in {None, "-"} and (reason := _obstacle(Path(str(place)))):
                 raise ConfigError(field, f"cannot write {place!r}: {reason}")
+        if png is not None:
+            from trio_echo.cli import raster  # noqa: PLC0415 - only where asked for
+
+            raster.check()
         self.words = Words(stderr=bool(on_stdout))
 
     def publish(self, report: Report) -> ExitCode:
@@ -206,15 +212,17 @@ class Output:
         A document that cannot be made does not hold the others up.
 
         Args:
-            makers: ``json``, ``junit`` or ``svg``, and what makes the text.
+            makers: ``json``, ``junit`` or ``svg``, and what makes the text. That of
+                ``svg`` makes ``png`` too.
         """
         faults: list[Exception] = []
-        for field, make in makers.items():
+        for field in self._places:
+            make = makers.get("svg" if field == "png" else field)
             place = self._places[field]
-            if place is None:
+            if place is None or make is None:
                 continue
             try:
-                _write(place, make(), field)
+                _write(place, _png(make) if field == "png" else make(), field)
             except OSError as error:
                 self._failures.append(
                     _stdout_failed(error)
@@ -438,43 +446,54 @@ _NO_REPLACING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY}
 """Where a file may be written but its folder not, or where it is mounted."""
 
 
-def _write(place: str, text: str, field: str = "") -> None:
+def _png(make: Callable[[], str]) -> bytes:
+    """Make a picture as PNG."""
+    from trio_echo.cli.raster import to_png  # noqa: PLC0415 - only where asked for
+
+    return to_png(make())
+
+
+def _write(place: str, text: str | bytes, field: str = "") -> None:
     """Write a document, in one step where the file system can: all of it or nothing.
 
     Args:
         place: a path, or ``-`` for stdout.
         text: the document.
-        field: ``json``, ``junit`` or ``svg``; empty for a text of our own.
+        field: ``json``, ``junit``, ``svg`` or ``png``; empty for a text of our own.
 
     Raises:
         OSError: it could not be written.
     """
     _written.add(place)
     if place == "-":
-        if field and on_github():
+        if field and on_github() and isinstance(text, str):
             text = harmless(text, "json" if field == "json" else "xml")
         try:
-            sys.stdout.write(text)
+            if isinstance(text, str):
+                sys.stdout.write(text)
+            else:
+                sys.stdout.buffer.write(text)
             sys.stdout.flush()
         except OSError:
             _silence(sys.stdout)
             raise
         return
+    data = text.encode() if isinstance(text, str) else text
     path = Path(place).resolve()
     if path.exists() and not path.is_file():  # a device, a pipe
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
         return
     beside = path.with_name(f".{path.name[:200]}.{os.getpid()}")
     try:
-        with beside.open("x", encoding="utf-8") as file:  # follows no link that somebody left
-            file.write(text)
+        with beside.open("xb") as file:  # follows no link that somebody left
+            file.write(data)
         beside.replace(path)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         if error.errno not in _NO_REPLACING:
             raise
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
 
 
 def _silence(file: IO[str]) -> None:

@@ -21,6 +21,7 @@ from trio_echo.cli.options import (
     JUnitOption,
     KeyOption,
     MarginOption,
+    PNGOption,
     ProxyOption,
     SendOption,
     SNIOption,
@@ -135,6 +136,7 @@ def probe(
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
+    png: PNGOption = None,
     github: GitHubOption = None,
 ) -> None:
     """Open connections, count who answers, and judge the split.
@@ -169,7 +171,7 @@ def probe(
         tls=tls_settings(tls, tls_ca, sni, tls_cert, tls_key),
         **dialogue_settings(send, identify, identify_cert, proxy_protocol),
     )
-    output = Output(json, junit, svg, github=github)
+    output = Output(json, junit, svg, png, github=github)
     if config.expect and connections is None and duration is None:
         announced = (
             f"up to {config.budget} connections: a right split is decided by then "

@@ -19,6 +19,7 @@ from trio_echo.cli.options import (
     JSONOption,
     JUnitOption,
     MarginOption,
+    PNGOption,
     SVGOption,
     TimeoutOption,
     ToleranceOption,
@@ -144,6 +145,7 @@ def rehearse(
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
+    png: PNGOption = None,
     github: GitHubOption = None,
 ) -> None:
     """Run a weighted route on this machine with a real Envoy, and judge it.
@@ -174,7 +176,7 @@ def rehearse(
             tls=tls,
         )
 
-    output = Output(json, junit, svg, github=github)
+    output = Output(json, junit, svg, png, github=github)
     if drain < 0:
         raise ConfigError("drain", f"must be 0 or more seconds, got {drain}")
     try:
@@ -191,7 +193,7 @@ def rehearse(
         configure(target="127.0.0.1:1", expect=plan.route.shares(target.chain))
     if expect and shift:
         raise ConfigError("expect", "does not go with --shift, which judges several splits")
-    for name, value in {"expect": expect, "svg": svg}.items():
+    for name, value in {"expect": expect, "svg": svg, "png": png}.items():
         if value and len(found) > 1:
             raise ConfigError(name, f"is for one route; choose it by --port: {_places(plan)}")
     if print_envoy:

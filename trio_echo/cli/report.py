@@ -19,6 +19,7 @@ from trio_echo.cli.options import (
     JSONOption,
     JUnitOption,
     MarginOption,
+    PNGOption,
     SVGOption,
     ToleranceOption,
     option,
@@ -66,6 +67,7 @@ def report(
     json: JSONOption = None,
     junit: JUnitOption = None,
     svg: SVGOption = None,
+    png: PNGOption = None,
     github: GitHubOption = None,
 ) -> None:
     """Add up the reports of several probes to one verdict.
@@ -79,7 +81,7 @@ def report(
     trio-echo report run-*.json
     kubectl logs -l job-name=probe --tail=-1 | trio-echo report --runs 8 -
     """
-    output = Output(json, junit, svg, github=github)
+    output = Output(json, junit, svg, png, github=github)
     judged_by = None
     if expect:
         judged_by = Expectation(

@@ -24,6 +24,7 @@ from trio_echo.cli.options import (
     IdentifyOption,
     KeyOption,
     MarginOption,
+    PNGOption,
     ProxyOption,
     SendOption,
     SNIOption,
@@ -103,6 +104,7 @@ def watch(
         option(RESULTS, "FILE", "Write events and figures, one JSON object a line; - for stdout."),
     ] = None,
     svg: SVGOption = None,
+    png: PNGOption = None,
 ) -> None:
     """Probe slowly and for ever, and say when the split changes.
 
@@ -135,7 +137,7 @@ def watch(
         until_change=until_change,
     )
     place = None if listen is None else parse_listen(listen)
-    output = Output(json=json, svg=svg)
+    output = Output(json=json, svg=svg, png=png)
     expect_signals()  # a signal is the usual end
     record = trio.run(Watching(config, place, output).run)
 
