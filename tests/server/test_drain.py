@@ -260,7 +260,7 @@ async def test_clients_beyond_the_limit_are_served_in_the_drain(
         await until(lambda: not server.metrics.open)
         assert clock.current_time() - began < 6  # each pair is quiet for half a second
         assert server.metrics.ended["drain"] == 10
-        assert server.cut_connections == 0
+        assert server.dropped_connections == 0
 
 
 async def test_clients_beyond_the_limit_are_cut_with_the_rest(
@@ -363,7 +363,7 @@ async def test_a_client_that_was_told_of_the_end_and_stays_is_no_cut_connection(
         server.drain()
         assert await receive_all(client) == b""
         await until(lambda: not server.metrics.open)
-        assert server.cut_connections == 0
+        assert server.dropped_connections == 0
         assert server.metrics.ended["drain"] == 1
     assert clock.current_time() < 2.5
 
@@ -495,7 +495,7 @@ async def test_tls_that_takes_its_time_is_waited_for(
         for client in (one, two):
             await client.send_eof()
         await until(lambda: not server.metrics.open)
-        assert server.cut_connections == 0
+        assert server.dropped_connections == 0
     assert 3 < clock.current_time() < 12
 
 

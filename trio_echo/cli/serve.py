@@ -281,7 +281,7 @@ async def _serve_until_signalled(config: ServerConfig) -> int:
                 server: Server = await serving.start(run_server, config)
                 nursery.start_soon(_end_on_signals, signals, server)
             nursery.cancel_scope.cancel()
-    return 1 if server.cut_connections else 0
+    return 1 if server.dropped_connections else 0
 
 
 async def _end_on_signals(signals: AsyncIterator[int], server: Server) -> None:

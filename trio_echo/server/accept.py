@@ -58,23 +58,22 @@ class Acceptor:
         while not await self._take_batch():
             pass
 
-    def refuse_rest(self) -> int:
-        """Reset what is in the backlog, close the listener, and tell how many those were."""
+    def refuse_waiting(self) -> int:
+        """Reset what is in the backlog, and tell how many those were; none of a closed listener."""
         count = 0
-        with self._sock:
-            while True:
-                try:
-                    sock, _ = self._sock.accept()
-                except OSError as error:
-                    # Else it is one that has been broken in the backlog.
-                    if error.errno in _EXHAUSTED | {errno.EAGAIN, errno.EBADF}:
-                        return count
-                else:
-                    reset(sock)
-                    count += 1
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except OSError as error:
+                # Else it is one that has been broken in the backlog.
+                if error.errno in _EXHAUSTED | {errno.EAGAIN, errno.EBADF}:
+                    return count
+            else:
+                reset(sock)
+                count += 1
 
     def close(self) -> None:
-        """Close the listener; `refuse_rest` does nothing then."""
+        """Close the listener."""
         self._sock.close()
 
     async def _take_batch(self) -> bool:

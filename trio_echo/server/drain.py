@@ -36,7 +36,7 @@ was written before the end had arrived, and is lost: that is how it is counted.
     -------  --------------------------------------------  ----------------------------
     talking  a byte moved less than `patience` ago, or      serve
              since the port refuses; or it is amid a line,
-             a handshake, a record, or an answer
+             a handshake, a record, a header, or an answer
     talking  none of these, and nothing is there to read    end the server's side: ended
     talking  the client ends                                answer the rest, and close when
                                                             that has left: eof
@@ -113,6 +113,10 @@ _SETTLED: Final = 0.05
 _UNSEEN: Final = 1.0
 """Seconds that handshakes get where the kernel does not show them, or does not refuse."""
 
+_LOOKS: Final = 10
+"""Looks at the very end for an instant in which no handshake ends: two or three do, unless
+the kernel does not refuse new ones. A client may be counted twice then, but never missed."""
+
 _SO_BINDTOIFINDEX: Final = 62
 _NO_INTERFACE: Final = 2**31 - 1
 """Socket option of Linux that Python does not name, and an index that no interface has."""
@@ -136,7 +140,8 @@ class Sight:
 
     Attributes:
         quiet: seconds since a byte moved, or since the port refuses if that is less.
-        owed: whether the client is amid a line, or has not taken all of an answer.
+        owed: whether the client is amid a line or a PROXY header, or has not taken
+            all of an answer.
         pending: whether something has arrived, or begun to, that was not served: bytes
             in the kernel, a handshake of TLS, a part of a record.
         retransmission: seconds after which TCP sends again what was not acknowledged.
@@ -304,16 +309,26 @@ class Drain:
         A handshake under way is counted among them: its client may take the
         connection for made.
         """
-        open_still = [each.listener for each in self._acceptors if each.listener.sock.fileno() >= 0]
-        for listener in open_still:
-            refuse_new(listener.sock)
-        under_way = handshakes({each.port for each in open_still}) if open_still else None
-        for each in {(each.port, each.tls) for each in open_still}:
-            self._metrics.refused(*each, (under_way or Counter())[each[0]])
-        for acceptor in self._acceptors:
-            listener = acceptor.listener
-            self._metrics.refused(listener.port, listener.tls, acceptor.refuse_rest())
+        still = [each for each in self._acceptors if each.listener.sock.fileno() >= 0]
+        ports = {(each.listener.port, each.listener.tls) for each in still}
+        for acceptor in still:
+            refuse_new(acceptor.listener.sock)
+        under_way: Counter[int] = Counter()
+        for _ in range(_LOOKS if still else 0):
+            under_way = handshakes({port for port, _ in ports}) or Counter()
+            if not sum([self._refuse_waiting(each) for each in still]):
+                break  # else some that were seen under way may be among those
+        for port, tls in ports:
+            self._metrics.refused(port, tls, under_way[port])
+        for acceptor in still:
+            acceptor.close()
         for listener in self._connections.refuse_line():
             self._metrics.refused(listener.port, listener.tls)
         if refused := self._metrics.ended["refused"]:
             _log.warning("connections refused", count=refused)
+
+    def _refuse_waiting(self, acceptor: Acceptor) -> int:
+        """Reset and count what is in one backlog; tell how many those were."""
+        count = acceptor.refuse_waiting()
+        self._metrics.refused(acceptor.listener.port, acceptor.listener.tls, count)
+        return count

@@ -59,7 +59,7 @@ class Server:
             self.metrics.listening(listener.port, listener.tls)
 
     @property
-    def cut_connections(self) -> int:
+    def dropped_connections(self) -> int:
         """How many clients were cut or refused who were not done, or may not have been."""
         return self.metrics.ended["cut"] + self.metrics.ended["refused"]
 
