@@ -116,11 +116,13 @@ def test_the_options_of_tls_belong_together() -> None:
     assert differences(parse(["9000", "one"], environment)) == expected
 
 
-def test_log_lines_is_a_switch() -> None:
+@pytest.mark.parametrize("flag", ["--log-lines", "--greeting", "--proxy-protocol"])
+def test_a_switch(flag: str) -> None:
     """In the environment it is said by a word."""
-    assert differences(parse(["9000", "one", "--log-lines"], {})) == {"log_lines": True}
-    for word, expected in (("1", {"log_lines": True}), ("true", {"log_lines": True}), ("0", {})):
-        assert differences(parse(["9000", "one"], {"TRIO_ECHO_LOG_LINES": word})) == expected
+    on = {flag.removeprefix("--").replace("-", "_"): True}
+    assert differences(parse(["9000", "one", flag], {})) == on
+    for word, expected in (("1", on), ("true", on), ("0", {})):
+        assert differences(parse(["9000", "one"], {variable(flag): word})) == expected
 
 
 BAD_ARGUMENTS = [

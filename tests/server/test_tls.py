@@ -16,7 +16,13 @@ from certificates import Certificates
 
 from trio_echo.errors import ConfigError
 from trio_echo.server.config import TLSConfig
-from trio_echo.server.tls import HANDSHAKE_TIMEOUT, HandshakeError, TLSStream, server_context
+from trio_echo.server.tls import (
+    HANDSHAKE_TIMEOUT,
+    HandshakeError,
+    TLSStream,
+    Transport,
+    server_context,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +155,7 @@ class Pair:
             nursery.start_soon(self.server.handshake)
 
 
-async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
+async def receive_all(stream: Transport) -> bytes:
     """Receive to the end of file."""
     received = b""
     while part := await stream.receive_some():
@@ -168,11 +174,10 @@ async def test_bytes_pass_both_ways_and_the_end_is_told(certificates: Certificat
         nonlocal received
         while len(received) < len(payload):
             received += await pair.server.receive_some()
-        await pair.server.wait_send_all_might_not_block()
         await pair.server.send_all(received)
         await pair.server.send_eof()
         assert await pair.server.receive_some() == b""
-        await pair.server.aclose()
+        await pair.below.aclose()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -411,7 +416,7 @@ async def test_a_client_that_leaves_first_is_no_failure(
     await pair.client_below.send_eof()
     assert await pair.server.receive_some() == b""
     await pair.server.send_eof()
-    await pair.server.aclose()
+    await pair.below.aclose()
 
 
 async def test_a_client_that_resets_has_broken_the_connection(certificates: Certificates) -> None:

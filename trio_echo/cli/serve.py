@@ -81,6 +81,20 @@ def settings(
         int | None,
         _option(_LISTENING, "--admin-port", "PORT", "Serve /livez, /readyz and /metrics here."),
     ] = None,
+    greeting: Annotated[
+        bool,
+        _option(_LISTENING, "--greeting", None, "Speak first: send PREFIX and LF at once."),
+    ] = False,
+    proxy_protocol: Annotated[
+        bool,
+        _option(
+            _LISTENING,
+            "--proxy-protocol",
+            None,
+            "Expect a PROXY header, version 1 or 2, at the beginning of each connection: log"
+            " the client's address from it, and end who sends none.",
+        ),
+    ] = False,
     max_line: Annotated[
         int, _option(_LIMITS, "--max-line", "BYTES", "End a client that sends a longer line.")
     ] = DEFAULT_MAX_LINE,
@@ -178,6 +192,8 @@ def settings(
         idle_timeout=idle_timeout,
         drain_timeout=drain_timeout,
         tls=_tls(tls_ports, tls_cert, tls_key, tls_client_ca),
+        greeting=greeting,
+        proxy_protocol=proxy_protocol,
         admin_port=admin_port,
         log_lines=log_lines,
     )

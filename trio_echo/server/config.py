@@ -60,6 +60,9 @@ class ServerConfig:
             connection is ended.
         drain_timeout: seconds that a drain may take before the rest is cut.
         tls: TLS on further ports, or None.
+        greeting: whether the server speaks first: the prefix and LF.
+        proxy_protocol: whether each connection begins with a PROXY header, which
+            names the client; one without it is ended.
         admin_port: port for ``/livez``, ``/readyz`` and ``/metrics``, or None.
         log_lines: whether to log each request and its response.
 
@@ -76,6 +79,8 @@ class ServerConfig:
     idle_timeout: float = 3600.0
     drain_timeout: float = 10.0
     tls: TLSConfig | None = None
+    greeting: bool = False
+    proxy_protocol: bool = False
     admin_port: int | None = None
     log_lines: bool = False
 
@@ -84,6 +89,8 @@ class ServerConfig:
         if not self.ports and self.tls is None:
             raise ConfigError("ports", "must name at least one port")
         encode_prefix(self.prefix)
+        if self.greeting and not self.prefix:
+            raise ConfigError("greeting", "needs a PREFIX to greet with, and that is empty")
         _check_positive("max_line", self.max_line)
         if self.max_connections is not None:
             _check_positive("max_connections", self.max_connections)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from trio_echo.errors import TrioEchoError
 from trio_echo.framing import LineTooLongError
+from trio_echo.proxy_header import read
 from trio_echo.server.drain import QUIET, Sight, may_end, retransmission, unacknowledged, unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio_echo.framing import Framer
     from trio_echo.server.metrics import Reason
     from trio_echo.server.stream import Stream
 
-__all__ = ["Connection", "EndedError", "converse", "end_politely"]
+__all__ = ["Connection", "EndedError", "ProxyError", "converse", "end_politely", "receive_header"]
+
+_T = TypeVar("_T")
 
 _GOODBYE: Final = 2.0
 """Seconds that TLS's goodbye to a client that has ended may take."""
@@ -27,6 +34,14 @@ _LOOK: Final = 0.05
 
 _LINGER: Final = 2.0
 """Seconds that a client gets to read the last answer and end its side."""
+
+
+HEADER_TIMEOUT: Final = 10.0
+"""Seconds that a proxy gets for its header."""
+
+
+class ProxyError(TrioEchoError):
+    """This connection begins with no PROXY header; the message says why not."""
 
 
 class EndedError(Exception):
@@ -49,9 +64,21 @@ class Connection:
         framer: fresh.
         client: the client's address, as the socket gives it.
         descriptor: of the socket under the stream.
+
+    Attributes:
+        header: what has come of a PROXY header that is not complete yet.
     """
 
-    __slots__ = ("_descriptor", "_heard", "_moved", "_since", "client", "framer", "stream")
+    __slots__ = (
+        "_descriptor",
+        "_heard",
+        "_moved",
+        "_since",
+        "client",
+        "framer",
+        "header",
+        "stream",
+    )
 
     def __init__(
         self, stream: Stream, framer: Framer, client: tuple[str, int], descriptor: int
@@ -59,6 +86,7 @@ class Connection:
         self.stream = stream
         self.framer = framer
         self.client = client
+        self.header: bytes | bytearray = b""
         self._descriptor = descriptor
         self._heard: int | None = None
         self._moved = -1
@@ -83,7 +111,7 @@ class Connection:
     def held(self) -> int:
         """Bytes held for the client, here and by the kernel, as near as can be told."""
         unread = unacknowledged(self._descriptor)
-        return self.framer.carried + self.stream.unsent + unread
+        return len(self.header) + self.framer.carried + self.stream.unsent + unread
 
     def quiet(self, now: float) -> float:
         """Tell for how many seconds no byte was seen to move, either way, under TLS too.
@@ -104,7 +132,7 @@ class Connection:
     def done(self, now: float, since: float) -> bool:
         """Tell whether a drain may end it, whose port has refused for `since` seconds."""
         quiet = min(self.quiet(now), since)
-        owed = self.framer.partial or self.stream.blocked
+        owed = self.framer.partial or self.stream.blocked or self.header
         if quiet < QUIET or owed or self._heard is not None:
             return False  # as for most, and the kernel need not be asked
         return may_end(
@@ -147,13 +175,61 @@ class Connection:
         self.stream.interrupt(EndedError(reason))
 
 
-async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reason:
+async def receive_header(connection: Connection) -> bytes | None:
+    """Receive the PROXY header that a connection begins with.
+
+    The client of the connection is the one of the header then, if that names any.
+
+    Returns:
+        What has been received behind the header, a chunk of the framer at most;
+        None if nothing came before the end of file, as from those who only look
+        whether the port is open.
+
+    Raises:
+        ProxyError: something else came, or too little in `HEADER_TIMEOUT` seconds.
+        EndedError: the server ends it.
+        trio.BrokenResourceError: the other side broke the connection.
+    """
+    stream, size = connection.stream, connection.framer.chunk_size
+    connection.header = begun = bytearray()
+    try:
+        with trio.fail_after(HEADER_TIMEOUT):
+            while True:
+                chunk = await _insisting(stream, partial(stream.receive_some, size))
+                begun += chunk
+                header = read(begun)
+                if header is not None:
+                    connection.client = header.source or connection.client
+                    return bytes(begun[header.size :])
+                if not chunk:
+                    break
+    except trio.TooSlowError:
+        raise ProxyError(f"no PROXY header within {HEADER_TIMEOUT:g} s") from None
+    except ValueError as error:
+        raise ProxyError(str(error)) from error
+    finally:
+        connection.header = b""
+    if begun:
+        raise ProxyError("the connection ended amid its PROXY header")
+    return None
+
+
+async def converse(
+    stream: Stream,
+    framer: Framer,
+    *,
+    tls: bool = False,
+    greeting: bytes = b"",
+    received: bytes = b"",
+) -> Reason:
     """Answer line after line, until the client ends or breaks the contract.
 
     Args:
         stream: the connection; left for the caller to close.
         framer: fresh.
         tls: whether the stream has words for the end.
+        greeting: is sent before everything else.
+        received: what has been received already.
 
     Returns:
         ``eof``, ``line-too-long``, or the reason of an `EndedError`. Every
@@ -166,8 +242,13 @@ async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reas
             `end_politely` gives it the time to read that.
     """
     try:
+        if greeting:
+            await _insisting(stream, partial(stream.send_all, greeting))
         while True:
             try:
+                if received:
+                    chunk, received = received, b""
+                    await stream.send_all(framer.feed(chunk))
                 await stream.relay(framer.feed, framer.chunk_size)
                 break
             except LineTooLongError as error:
@@ -187,6 +268,16 @@ async def converse(stream: Stream, framer: Framer, *, tls: bool = False) -> Reas
         with trio.move_on_after(_GOODBYE), suppress(trio.BrokenResourceError):
             await stream.send_eof()
     return "eof"
+
+
+async def _insisting(stream: Stream, step: Callable[[], Awaitable[_T]]) -> _T:
+    """Do a step; again where a drain ends it although something has arrived."""
+    while True:
+        try:
+            return await step()
+        except EndedError as ended:
+            if ended.reason != "drain" or not stream.pending():
+                raise
 
 
 async def end_politely(stream: Stream) -> None:

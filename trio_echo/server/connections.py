@@ -14,7 +14,14 @@ import trio
 from trio_echo.framing import Framer, encode_prefix
 from trio_echo.log import DEBUG, Log
 from trio_echo.server.accept import reset
-from trio_echo.server.connection import Connection, converse, end_politely
+from trio_echo.server.connection import (
+    Connection,
+    EndedError,
+    ProxyError,
+    converse,
+    end_politely,
+    receive_header,
+)
 from trio_echo.server.listeners import peer
 from trio_echo.server.log import LoggedFramer, Throttle
 from trio_echo.server.memory import give_back, pause
@@ -22,13 +29,13 @@ from trio_echo.server.tls import HandshakeError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Coroutine, Iterator
 
     from trio_echo.server.config import ServerConfig
     from trio_echo.server.listeners import Listener
     from trio_echo.server.memory import Memory
     from trio_echo.server.metrics import Metrics, Reason
-    from trio_echo.server.stream import Stream
+    from trio_echo.server.stream import Streams
 
 __all__ = ["Connections"]
 
@@ -68,7 +75,7 @@ class Connections:
         config: of the server.
         metrics: where they are counted.
         nursery: where their tasks run.
-        carry: makes the stream of a socket, given ``tls=``.
+        streams: makes theirs.
         memory: the limit that all of them are under, together; None for none.
 
     Attributes:
@@ -80,14 +87,17 @@ class Connections:
         config: ServerConfig,
         metrics: Metrics,
         nursery: trio.Nursery,
-        carry: Callable[..., Stream],
+        streams: Streams,
         memory: Memory | None,
     ) -> None:
         self._config = config
         self._metrics = metrics
         self._nursery = nursery
-        self._carry = carry
+        self._streams = streams
         self._prefix = encode_prefix(config.prefix)
+        self._greeting = f"{config.prefix}\n".encode() if config.greeting else b""
+        self._proxied = config.proxy_protocol
+        self._begins = not (config.greeting or config.proxy_protocol)  # what comes is lines
         self._open: set[Connection] = set()
         self.limit = config.max_connections or _places(memory)
         self._places = self.limit
@@ -121,15 +131,18 @@ class Connections:
             self._line.append((sock, listener, client))
             return
         descriptor = sock.fileno()
-        stream = self._carry(sock, tls=listener.tls)
+        stream = self._streams.carry(sock)
+        if listener.tls and not self._proxied:
+            stream = self._streams.secure(stream)
         framer = self._framer(client)
         connection = Connection(stream, framer, client, descriptor)
         self._places -= 1
         self._metrics.opened(listener.port, listener.tls, connection)
         self._open.add(connection)
-        if self._debug:
+        if self._debug and not self._proxied:
             self._log.debug("connection opened", peer=peer(client))
-        stream.begin(framer.feed, framer.chunk_size)
+        if self._begins:
+            stream.begin(framer.feed, framer.chunk_size)
         job = connection, listener.tls
         if self._spare:
             trio.lowlevel.reschedule(self._spare.pop(), outcome.Value(job))
@@ -159,16 +172,15 @@ class Connections:
 
     async def _serve(self, connection: Connection, tls: bool) -> None:
         """Own one connection to its end, its close and its count."""
-        stream, framer, client = connection.stream, connection.framer, connection.client
         reason: Reason = "cut"
         ended = False
         try:
-            reason = await converse(stream, framer, tls=tls)
+            reason = await self._conversation(connection, tls)
             if reason in _WORDS:
-                self._throttle.warning(_WORDS[reason], peer=peer(client))
+                self._throttle.warning(_WORDS[reason], peer=peer(connection.client))
             if reason in _POLITE:
                 connection.told()
-                await end_politely(stream)
+                await end_politely(connection.stream)
                 ended = True
             if reason == "eof" and self._draining:
                 reason = "cut"  # unless all has left by the deadline
@@ -176,19 +188,21 @@ class Connections:
                 reason = "eof"
         except HandshakeError as error:
             reason = "tls"
-            self._throttle.warning("no TLS with this client", peer=peer(client), error=str(error))
-            await end_politely(stream)
+            self._throttle.warning(
+                "no TLS with this client", peer=peer(connection.client), error=str(error)
+            )
+            await end_politely(connection.stream)
         except trio.BrokenResourceError:
             reason = "reset"
         except Exception:  # noqa: BLE001 - logged; it ends this connection only
             reason = "error"
-            self._log.exception("a connection failed", peer=peer(client))
+            self._log.exception("a connection failed", peer=peer(connection.client))
         finally:
             cancelled = reason == "cut"
             # Asked of a drain only: for the others it would be a system call for nothing.
             if reason == "drain" and (connection.unanswered or not (ended or connection.taken)):
                 reason = "cut"
-            stream.close()
+            connection.stream.close()
             self._open.remove(connection)
             self._metrics.closed(connection, reason)
             self._free_place(cancelled=cancelled)
@@ -196,8 +210,44 @@ class Connections:
                 self._loose = True
             if self._debug:
                 self._log.debug(
-                    "connection closed", peer=peer(client), reason=reason, lines=framer.lines
+                    "connection closed",
+                    peer=peer(connection.client),
+                    reason=reason,
+                    lines=connection.lines,
                 )
+
+    def _conversation(self, connection: Connection, tls: bool) -> Coroutine[object, object, Reason]:
+        """Make what a connection's task awaits first."""
+        if self._proxied:
+            return self._converse_behind_proxy(connection, tls)
+        return converse(connection.stream, connection.framer, tls=tls, greeting=self._greeting)
+
+    async def _converse_behind_proxy(self, connection: Connection, tls: bool) -> Reason:
+        """Learn from a proxy who its client is, and converse with that."""
+        proxy = connection.client
+        try:
+            received = await receive_header(connection)
+        except EndedError as ended:
+            return ended.reason
+        except ProxyError as error:
+            self._throttle.warning("no PROXY header", peer=peer(proxy), error=str(error))
+            return "proxy"
+        finally:
+            if self._debug:
+                client = peer(connection.client)
+                self._log.debug("connection opened", peer=client, proxy=peer(proxy))
+        if received is None:
+            return "eof"
+        connection.framer = self._framer(connection.client)
+        if tls:
+            connection.stream, received = self._streams.secure(connection.stream, received), b""
+        return await converse(
+            connection.stream,
+            connection.framer,
+            tls=tls,
+            greeting=self._greeting,
+            received=received,
+        )
 
     def _free_place(self, *, cancelled: bool) -> None:
         """Give the place of a connection that is over to who waits for one."""

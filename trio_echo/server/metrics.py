@@ -11,7 +11,17 @@ from typing import Literal, Protocol, get_args
 __all__ = ["REASONS", "Counted", "Metrics", "Reason"]
 
 Reason = Literal[
-    "eof", "idle", "reset", "line-too-long", "memory", "drain", "cut", "refused", "tls", "error"
+    "eof",
+    "idle",
+    "reset",
+    "line-too-long",
+    "memory",
+    "drain",
+    "cut",
+    "refused",
+    "proxy",
+    "tls",
+    "error",
 ]
 """Why a connection ended.
 
@@ -25,6 +35,7 @@ Reason = Literal[
   wrote on after a drain had ended it, before it knew;
 * ``refused``: connected, as far as the client could know, and not served when the
   drain ended: it was in the backlog, or amid the handshake;
+* ``proxy``: it began with no PROXY header, where each has to;
 * ``tls``: the client failed the TLS handshake;
 * ``error``: a fault of the server, which its log tells.
 """
@@ -42,7 +53,7 @@ class Counted(Protocol):
 
     @property
     def received(self) -> int:
-        """Bytes received from the client; above TLS, where there is any."""
+        """Bytes received, a PROXY header among them; above TLS, where there is any."""
 
     @property
     def sent(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,7 +16,7 @@ from trio_echo.server.epoll import open_hub
 from trio_echo.server.listeners import open_listeners
 from trio_echo.server.memory import find_memory
 from trio_echo.server.metrics import Metrics
-from trio_echo.server.stream import carry
+from trio_echo.server.stream import Streams
 from trio_echo.server.tls import server_context
 
 if TYPE_CHECKING:
@@ -95,8 +94,8 @@ class Server:
                 services.start_soon(self._serve_admin)
             with self._serving:
                 async with trio.open_nursery() as handlers:
-                    make = partial(carry, hub, context)
-                    connections = Connections(self._config, self.metrics, handlers, make, memory)
+                    streams = Streams(hub, context)
+                    connections = Connections(self._config, self.metrics, handlers, streams, memory)
                     services.start_soon(connections.sweep)
                     if memory is not None:
                         services.start_soon(connections.stay_within, memory)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trio_echo.server.epoll import Hub
+    from trio_echo.server.tls import Transport
 
-__all__ = ["LoopStream", "Stream", "carry"]
+__all__ = ["LoopStream", "Stream", "Streams"]
 
 _SLICE: Final = 16 * 1024
 """Bytes sent at once, so that a client that reads slowly is seen to move."""
@@ -77,31 +78,41 @@ class Stream(Protocol):
         """Close at once, without a checkpoint."""
 
 
-def carry(
-    hub: Hub | None, tls_context: ssl.SSLContext | None, sock: socket.SocketType, *, tls: bool
-) -> Stream:
-    """Make the stream of an accepted socket.
+class Streams:
+    """Makes the streams of one server's connections.
 
     Args:
-        hub: None where there is no epoll.
-        tls_context: for clients that speak TLS; None if none do.
-        sock: connected and non-blocking; the stream owns it from now on.
-        tls: whether this client is to.
+        hub: of the engine; None where there is no epoll.
+        context: for TLS; None where no port speaks it.
     """
-    context = tls_context if tls else None
-    if hub is not None:
-        stream = hub.stream(sock)
-        if context is None:
-            return stream
-        return LoopStream(TLSStream(stream, context), stream.close, stream.pending)
-    wrapped = trio.socket.socket(fileno=sock.detach())
-    plain = trio.SocketStream(wrapped)
-    carried = plain if context is None else TLSStream(plain, context)
-    return LoopStream(carried, wrapped.close, partial(arrived, wrapped))
+
+    def __init__(self, hub: Hub | None, context: ssl.SSLContext | None) -> None:
+        self._hub = hub
+        self._context = context
+
+    def carry(self, sock: socket.SocketType) -> Stream:
+        """Make the stream of a connected, non-blocking socket, which it owns from now on."""
+        if self._hub is not None:
+            return self._hub.stream(sock)
+        wrapped = trio.socket.socket(fileno=sock.detach())
+        return LoopStream(trio.SocketStream(wrapped), wrapped.close, partial(arrived, wrapped))
+
+    def secure(self, stream: Stream, received: bytes = b"") -> Stream:
+        """Make the stream that speaks TLS over another, which it owns from now on.
+
+        Args:
+            stream: has received nothing of TLS but `received`.
+            received: the beginning of TLS.
+        """
+        assert self._context is not None  # noqa: S101 - only ever called where a port speaks TLS
+        tls = TLSStream(stream, self._context, received)
+        secured = LoopStream(tls, stream.close, stream.pending)
+        secured.received = stream.received - len(received)  # a counter never falls
+        return secured
 
 
 class LoopStream:
-    """Any trio stream as a `Stream`, with one generic loop.
+    """Any stream as a `Stream`, with one generic loop.
 
     Args:
         stream: owned by this object from now on.
@@ -116,7 +127,7 @@ class LoopStream:
 
     def __init__(
         self,
-        stream: trio.abc.HalfCloseableStream,
+        stream: Transport,
         close: Callable[[], None],
         arrived: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -175,8 +186,12 @@ class LoopStream:
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data`; after a cancellation, a part of it may be sent."""
-        self.unsent = len(data)
         with self._interruptible():
+            tls = self._stream if isinstance(self._stream, TLSStream) else None
+            # Not `blocked` by then: it is not for the client to read that this waits.
+            if tls is not None and not tls.agreed and not await tls.handshake():
+                return  # the next receive finds the end of file
+            self.unsent = len(data)
             for start in range(0, len(data), _SLICE):
                 part = data[start : start + _SLICE]
                 await self._stream.send_all(part)

@@ -14,7 +14,7 @@ import ssl
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trio_echo.server.config import TLSConfig
 
-__all__ = ["HandshakeError", "TLSStream", "server_context"]
+__all__ = ["HANDSHAKE_TIMEOUT", "HandshakeError", "TLSStream", "Transport", "server_context"]
 
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds that a client gets for the handshake."""
@@ -127,41 +127,59 @@ def _words(error: ssl.SSLError) -> str:
     return (error.reason or "unknown").lower().replace("_", " ")
 
 
-class TLSStream(trio.abc.HalfCloseableStream):
+class Transport(Protocol):
+    """What TLS needs of the stream underneath; every half-closeable stream of trio has it."""
+
+    async def receive_some(self, max_bytes: int | None = None, /) -> bytes | bytearray:
+        """Receive at least one byte, or none at the end of file."""
+
+    async def send_all(self, data: bytes, /) -> None:
+        """Send all of `data`."""
+
+    async def send_eof(self) -> None:
+        """Tell the client that nothing more comes."""
+
+
+class TLSStream:
     """The server's side of one TLS connection, over any stream.
 
-    For one task at a time, but for `aclose`. The first `receive_some` does the
-    `handshake`, and raises what that raises.
+    For one task at a time. The first `receive_some` does the `handshake`, and
+    raises what that raises.
 
     The client's ``close_notify`` and a bare end of file are both its end of
     file: an echo has nothing to lose by a cut that TLS could tell from an end.
     After either, answers can still be sent.
 
     Args:
-        transport: the stream underneath, owned by this one from now on.
+        transport: the stream underneath; left for its owner to close.
         context: from `server_context`.
+        received: what the client has sent already.
 
     Attributes:
+        agreed: whether the handshake is done.
         moved: bytes received and sent so far underneath: records, not lines.
         amid: whether a handshake is under way, or a part of a record has arrived.
     """
 
-    def __init__(self, transport: trio.abc.HalfCloseableStream, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, transport: Transport, context: ssl.SSLContext, received: bytes = b""
+    ) -> None:
         self.moved = 0
         self._transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._agreed = False
+        self.agreed = False
         self._ended = False
         self._readable = True
         self._header = b""
         self._rest = 0
+        self._take(received)
 
     @property
     def amid(self) -> bool:
         """Whether a handshake is under way, or a part of a record has arrived."""
-        handshaking = self.moved > 0 and not self._agreed
+        handshaking = self.moved > 0 and not self.agreed
         return handshaking or bool(self._rest or self._header or self._incoming.pending)
 
     async def handshake(self) -> bool:
@@ -178,7 +196,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         """
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT):
-                self._agreed = await self._step(self._tls.do_handshake) is not _EOF
+                self.agreed = await self._step(self._tls.do_handshake) is not _EOF
                 await self._flush()
         except trio.TooSlowError:
             raise HandshakeError(f"no handshake within {HANDSHAKE_TIMEOUT:g} s") from None
@@ -186,7 +204,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             if isinstance(error.__cause__, ssl.SSLError):
                 raise HandshakeError(_words(error.__cause__)) from error
             raise
-        return self._agreed
+        return self.agreed
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, or none at the client's end of file.
@@ -200,9 +218,9 @@ class TLSStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the connection broke, or its TLS did.
         """
         await trio.lowlevel.checkpoint()
-        if self._readable and not self._ended and not self._agreed and not await self.handshake():
+        if self._readable and not self._ended and not self.agreed and not await self.handshake():
             return b""
-        if self._agreed and self._readable:
+        if self.agreed and self._readable:
             try:
                 received = await self._step(partial(self._tls.read, max_bytes or _CHUNK))
             except trio.BrokenResourceError as error:
@@ -227,10 +245,6 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 await self._step(partial(self._tls.write, view[start : start + _CHUNK]))
                 await self._flush()
 
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the stream underneath says so."""
-        await self._transport.wait_send_all_might_not_block()
-
     async def send_eof(self) -> None:
         """Send ``close_notify`` and end this side.
 
@@ -242,10 +256,6 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._tls.unwrap()  # it writes its notice, then misses the client's
         await self._flush()
         await self._transport.send_eof()
-
-    async def aclose(self) -> None:
-        """Close the stream underneath, with no words: `send_eof` has those."""
-        await self._transport.aclose()
 
     async def _step(self, step: Callable[[], _T]) -> _T | _End:
         """Have OpenSSL do something, with all the input that it needs."""
@@ -265,9 +275,13 @@ class TLSStream(trio.abc.HalfCloseableStream):
                 # OpenSSL is not told: it would take this for an attack and
                 # refuse to send the answers that are still owed.
                 return _EOF
-            self.moved += len(data)
-            self._follow(data)
-            self._incoming.write(data)
+            self._take(data)
+
+    def _take(self, data: bytes | bytearray) -> None:
+        """Hand OpenSSL what the client has sent."""
+        self.moved += len(data)
+        self._follow(data)
+        self._incoming.write(data)
 
     def _follow(self, data: bytes | bytearray) -> None:
         """Follow where records end: OpenSSL does not tell whether it has a part of one.
