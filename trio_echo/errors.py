@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "ManifestError", "RehearsalError", "TrioEchoError"]
+__all__ = ["ConfigError", "ManifestError", "NoRouteError", "RehearsalError", "TrioEchoError"]
 
 
 class TrioEchoError(Exception):
@@ -42,6 +42,10 @@ class ManifestError(TrioEchoError):
         super().__init__(message)
         self.origin = origin
         self.line = line
+
+
+class NoRouteError(ManifestError):
+    """Nothing is wrong in the manifests, and no route of them leads anywhere."""
 
 
 class RehearsalError(TrioEchoError):

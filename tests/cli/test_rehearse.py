@@ -391,6 +391,8 @@ def test_undone_edit_is_said(command: Command, tmp_path: Path) -> None:
     wait_for(process, "not taken, the last good route stays")
     manifest.write_text(warned)
     wait_for(process, "the edit that was not taken is undone")
+    manifest.write_text(f"# again\n{warned}")
+    wait_for(process, "edited: what is routed is the same, open connections stay")
     process.send_signal(signal.SIGTERM)
     assert command.end(process)[0] == 0
 
@@ -604,7 +606,11 @@ def test_held_route_may_move_to_another_port(command: Command, tmp_path: Path) -
     manifest.write_text(TLS.replace("number: 444", "number: 8444"))
     wait_for(process, "port 8444 (tcp): Envoy on 127.0.0.1:")
     process.send_signal(signal.SIGTERM)
-    assert command.end(process)[0] == 0
+    code, out, _ = command.end(process)
+    assert code == 0
+    port = "Gateway default/secure port"
+    assert f"opened {port} 8444 (tcp): two 100\n" in out
+    assert f"\nclosed {port} 444 (tcp): new connections are refused, open ones" in out
 
 
 async def test_terminal_has_the_picture_wiped_before_the_verdict() -> None:

@@ -518,7 +518,7 @@ def test_listeners_of_one_port_are_one() -> None:
         called("a", route(SECURE, kind="TLSRoute", more="  hostnames: [a.com, b.com, c.org]")),
     )
     (listener,) = found.route.listeners
-    assert listener.name.endswith("port 443 (rest, tls, end)")
+    assert listener.title.endswith("port 443 (rest, tls, end)")
     names = [(chain.sni, chain.tls is not None) for chain in listener.chains]
     assert names == [(("a.com",), True), (("b.com",), False), (("c.org",), False)]
     found = plan(

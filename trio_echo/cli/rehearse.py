@@ -203,7 +203,9 @@ def rehearse(
         return
     command = _Command(plan, output)
     with logging_to(LogFormat.CONSOLE, LogLevel.WARNING):
-        code = trio.run(command.run, plan, configure, sets, load if hold else None)
+        code = trio.run(
+            command.run, plan, configure, sets, partial(load, again=True) if hold else None
+        )
     raise typer.Exit(output.end(code))
 
 
@@ -220,7 +222,7 @@ class _Command(Events):
         self._holding = False
         self._code = 0
         self._cases: dict[str, Report] = {}
-        self._listener = plan.route.listeners[0].name
+        self._listener = plan.route.listeners[0].title
 
     async def run(
         self,
@@ -262,7 +264,7 @@ class _Command(Events):
         instead = f", as {listener.port} is not free" if port != listener.port else ""
         plane = PLANES[listener.plane]
         self._say(
-            f"{listener.name}: Envoy on 127.0.0.1:{port}{instead},"
+            f"{listener.title}: Envoy on 127.0.0.1:{port}{instead},"
             f" the way {plane.title} runs it: {plane.way}"
         )
 
@@ -285,13 +287,13 @@ class _Command(Events):
     def judged(self, target: Target, report: Report, check: CrossCheck) -> None:
         self._ended()
         if self._several:
-            self._print(f"\n{target.listener.name}{_names(target)}")
+            self._print(f"\n{_title(target)}")
         self._code = max(self._code, exit_code(report))
         style = "" if report.verdict is None else _STYLES.get(report.verdict, "open")
         first, *rest = str(report).splitlines()
         self._output.words.print(first, style)
         self._print("\n".join([*rest, str(check)]))
-        self._cases[f"{target.listener.name}{_names(target)}"] = report
+        self._cases[_title(target)] = report
 
     def shifting(self, shares: Mapping[str, float]) -> None:
         self._print(f"shift to {_in_words(shares)}")
@@ -316,8 +318,19 @@ class _Command(Events):
         self._say(f"since the last shift: {_in_words(counts)}")
 
     def shifted(self, target: Target, shares: Mapping[str, float], cut: int | None) -> None:
-        fate = "" if cut is None else f"; open connections are cut in {cut} s"
-        self._print(f"shifted {target.listener.name}: {_in_words(shares)}{fate}")
+        fate = "stay" if cut is None else f"are cut in {cut} s"
+        self._print(f"shifted {_title(target)}: {_in_words(shares)}; open connections {fate}")
+
+    def opened(self, target: Target, shares: Mapping[str, float]) -> None:
+        self._print(f"opened {_title(target)}: {_in_words(shares)}")
+
+    def closed(self, target: Target, cut: int) -> None:
+        self._print(
+            f"closed {_title(target)}: new connections are refused, open ones are cut in {cut} s"
+        )
+
+    def unchanged(self) -> None:
+        self._say("edited: what is routed is the same, open connections stay")
 
     def refused(self, error: TrioEchoError) -> None:
         self._say(f"not taken, the last good route stays: {error}")
@@ -400,9 +413,10 @@ def _write_error(output: Output, error: ManifestError) -> None:
     )
 
 
-def _names(target: Target) -> str:
-    """The server names of a target, to be put behind its listener's."""
-    return f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
+def _title(target: Target) -> str:
+    """A target in words: its listener, and its server names."""
+    names = f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
+    return f"{target.listener.title}{names}"
 
 
 def _in_words(numbers: Mapping[str, float]) -> str:
@@ -423,8 +437,8 @@ def _parse_plane(name: str | None) -> Plane | None:
 
 def _loader(
     manifests: Sequence[str], weights: str | None, port: int | None, plane: Plane | None
-) -> Callable[[], Plan]:
-    """What reads the route, now and after each edit."""
+) -> Callable[..., Plan]:
+    """What reads the route; after an edit, with ``again=True``."""
     if not manifests:
         route = run_by(plane or DEFAULT, built_in(_parse_weights(weights or _BUILT_IN)))
         return partial(_only, Plan(route), port)
@@ -433,9 +447,11 @@ def _loader(
     with interruptible():
         standard_input = sys.stdin.read() if "-" in manifests else ""
 
-    def load() -> Plan:
-        plan = read_plan(manifests, parse_container, standard_input=standard_input, plane=plane)
-        return _only(plan, port)
+    def load(*, again: bool = False) -> Plan:
+        plan = read_plan(
+            manifests, parse_container, standard_input=standard_input, plane=plane, again=again
+        )
+        return _only(plan, port, again=again)
 
     return load
 
@@ -454,17 +470,21 @@ def parse_container(arguments: Sequence[str], environment: Mapping[str, str]) ->
         raise TrioEchoError(error.format_message()) from None
 
 
-def _only(plan: Plan, port: int | None) -> Plan:
-    """Only what listens on a port; everything where none is given."""
+def _only(plan: Plan, port: int | None, *, again: bool = False) -> Plan:
+    """Only what listens on a port; everything where none is given.
+
+    Raises:
+        ConfigError: nothing does, and it was not there before.
+    """
     listeners = tuple(each for each in plan.route.listeners if port in {None, each.port})
-    if not listeners:
+    if not listeners and not again:
         raise ConfigError("port", f"nothing listens on {port}; what listens: {_places(plan)}")
     return replace(plan, route=replace(plan.route, listeners=listeners))
 
 
 def _places(plan: Plan) -> str:
     """The listeners with their ports."""
-    return ", ".join(f"{each.port} ({each.name})" for each in plan.route.listeners)
+    return ", ".join(f"{each.port} ({each.title})" for each in plan.route.listeners)
 
 
 def _parse_weights(text: str) -> dict[str, int]:
@@ -489,7 +509,7 @@ def _parse_shift(text: str, plan: Plan) -> tuple[tuple[int, ...], ...]:
     """
     found = targets(plan.route)
     if len(found) != 1 or found[0].server_name is not None:
-        places = ", ".join(f"{each.listener.port} ({each.listener.name})" for each in found)
+        places = ", ".join(f"{each.listener.port} ({each.listener.title})" for each in found)
         raise ConfigError("shift", f"walks one route without TLS; choose it by --port: {places}")
     destinations = found[0].chain.destinations
     if text == "rollout":

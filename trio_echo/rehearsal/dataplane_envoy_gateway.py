@@ -41,11 +41,7 @@ _BUFFER = 32_768
 
 def configure(route: Route, machine: Machine) -> Configuration:
     """Envoy's configuration for a route."""
-    chains = [
-        (f"{each.name}/{number}", chain)
-        for each in route.listeners
-        for number, chain in enumerate(each.chains)
-    ]
+    chains = [(each.chain_name(chain), chain) for each in route.listeners for chain in each.chains]
     return Configuration(
         listeners=[_listener(each, machine) for each in route.listeners],
         clusters=[_cluster(name, chain, machine) for name, chain in chains],
@@ -56,8 +52,8 @@ def configure(route: Route, machine: Machine) -> Configuration:
 def _listener(each: Listener, machine: Machine) -> Json:
     """One listener, in which nothing tells of the weights."""
     filter_chains: list[Json] = []
-    for number, chain in enumerate(each.chains):
-        name = f"{each.name}/{number}"
+    for chain in each.chains:
+        name = each.chain_name(chain)
         proxy: Json = {"cluster": name}
         idle = chain.destinations[0].policy.idle_timeout
         if idle is not None:

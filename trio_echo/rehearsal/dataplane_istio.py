@@ -40,8 +40,8 @@ def configure(route: Route, machine: Machine) -> Configuration:
                 each,
                 machine.ports[each.name],
                 [
-                    filter_chain(chain, f"{each.name}/{number}", _proxy(chain), machine)
-                    for number, chain in enumerate(each.chains)
+                    filter_chain(chain, each.chain_name(chain), _proxy(chain), machine)
+                    for chain in each.chains
                 ],
             )
             for each in route.listeners

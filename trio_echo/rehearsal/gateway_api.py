@@ -156,7 +156,8 @@ def _by_port(found: Sequence[Place]) -> list[Listener]:
                 chains.append(replace(chain, sni=() if names == ("",) else names))
         listeners.append(
             Listener(
-                name=first.name if len(places_) == 1 else f"{first.named} ({sections})",
+                name=first.named,
+                label=sections,
                 port=first.port,
                 chains=tuple(chains),
                 plane=first.plane.name,

@@ -204,7 +204,8 @@ class _Place:
     """A port that rules may route: a Gateway's server, or a Service in the mesh.
 
     Attributes:
-        name: in words.
+        name: in words, without its own name.
+        label: that.
         port: its number.
         gateway: the Gateway's namespace and name; None in the mesh.
         hosts: namespaces and hosts of the VirtualServices that it is for.
@@ -218,6 +219,7 @@ class _Place:
     """
 
     name: str
+    label: str = ""
     port: int
     gateway: tuple[str, str] | None
     hosts: Sequence[tuple[str, str]] = ()
@@ -264,7 +266,7 @@ def istio_listeners(
             document = next(d for d in documents if (d.namespace, d.name) == place.gateway)
             note(document, f"port {place.port}, to which no VirtualService binds")
     return [
-        Listener(name=place.name, port=place.port, chains=tuple(place.chains))
+        Listener(name=place.name, port=place.port, chains=tuple(place.chains), label=place.label)
         for place in places
         if place.chains and place.owned
     ]
@@ -293,7 +295,8 @@ def _servers(document: Document, note: Note) -> Iterator[_Place]:
             how = " with AUTO_PASSTHROUGH, for other clusters" if mode == "AUTO_PASSTHROUGH" else ""
             note(document, f"{path}, port {number} of {server.port.protocol}{how}")
         yield _Place(
-            name=f"Gateway {document.namespace}/{document.name} port {number} ({server.port.name})",
+            name=f"Gateway {document.namespace}/{document.name} port {number}",
+            label=server.port.name,
             port=number,
             gateway=(document.namespace, document.name),
             hosts=[_server_host(each, document.namespace) for each in server.hosts],

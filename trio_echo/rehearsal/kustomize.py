@@ -45,7 +45,9 @@ class Manifests:
     files: set[Path] = field(default_factory=set)
 
 
-def read_manifests(arguments: Sequence[str], standard_input: str = "") -> Manifests:
+def read_manifests(
+    arguments: Sequence[str], standard_input: str = "", *, again: bool = False
+) -> Manifests:
     """Read what ``kubectl apply`` would apply.
 
     A folder with a kustomization is read by itself where it only lists
@@ -56,6 +58,8 @@ def read_manifests(arguments: Sequence[str], standard_input: str = "") -> Manife
     Args:
         arguments: paths of files and folders; ``-`` is standard input.
         standard_input: the text for ``-``.
+        again: whether they were read before, so that a path that is not there
+            was deleted, with all that it held.
 
     Raises:
         ManifestError: a path that is not there, that is no text or no YAML,
@@ -65,6 +69,8 @@ def read_manifests(arguments: Sequence[str], standard_input: str = "") -> Manife
     for argument in arguments:
         if argument == "-":
             found.documents += parse(standard_input, "standard input")
+        elif again and not _checked(Path(argument), Path.exists):
+            found.files.add(Path(argument))
         else:
             found.documents += _read(Path(argument), found.files)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from trio_echo.errors import ManifestError
+from trio_echo.errors import NoRouteError
 from trio_echo.rehearsal.dataplane import DEFAULT
 from trio_echo.rehearsal.destination_rules import DestinationRules
 from trio_echo.rehearsal.documents import Lenient, Metadata, listed
@@ -176,7 +176,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         notes.say(f"VirtualServices are {DEFAULT.title}'s own, and run as it runs them")
     listeners = [*own, *gateway_api_listeners(reader)]
     if not listeners:
-        raise ManifestError(_nothing_routed(documents, notes.warnings))
+        raise NoRouteError(_nothing_routed(documents, notes.warnings))
     _warn_of_deciding(documents, notes)
     backends = workloads.backends(_secure(listeners), notes.say)
     route = Route(listeners=tuple(listeners), backends=tuple(backends))

@@ -227,16 +227,27 @@ class Listener:
     """One port that clients connect to.
 
     Attributes:
-        name: what the manifest calls it, in words; unique in its route.
+        name: what it belongs to and its port, in words; unique in its route.
         port: as the manifest gives it.
         chains: at least one; no server name is in two of them.
         plane: the data plane that runs it, by its name.
+        label: what the manifest calls it; no data plane looks at that.
     """
 
     name: str
     port: int
     chains: tuple[Chain, ...]
     plane: str = "istio"
+    label: str = field(default="", compare=False)
+
+    @property
+    def title(self) -> str:
+        """All that tells it from others, in words."""
+        return f"{self.name} ({self.label})" if self.label else self.name
+
+    def chain_name(self, chain: Chain) -> str:
+        """The name of one of its chains; unique, and the same while its server names are."""
+        return f"{self.name}/{','.join(chain.sni)}"
 
     @property
     def by_name(self) -> bool:
@@ -249,7 +260,7 @@ class Route:
     """Everything that is rehearsed at one time.
 
     Attributes:
-        listeners: at least one.
+        listeners: none only where all that was routed has been deleted.
         backends: all that the listeners' endpoints name, in any order.
     """
 

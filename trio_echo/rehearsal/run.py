@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from trio_echo.errors import TrioEchoError
+from trio_echo.errors import NoRouteError, TrioEchoError
 from trio_echo.prober.split import Verdict, worst
 from trio_echo.rehearsal.judge import judge, targets
 from trio_echo.rehearsal.process import find_envoy, how_to_install
+from trio_echo.rehearsal.route import Notice, Plan, Route
 from trio_echo.rehearsal.shift import walking
 from trio_echo.rehearsal.testbed import open_testbed
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.words import Report
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.judge import Configure, CrossCheck, Target
-    from trio_echo.rehearsal.route import Listener, Notice, Plan
+    from trio_echo.rehearsal.route import Chain, Listener
     from trio_echo.rehearsal.shift import Step, Walk
     from trio_echo.rehearsal.testbed import Testbed
     from trio_echo.rehearsal.workloads import ParseServe
@@ -89,6 +90,19 @@ class Events:
         Connections that were open are cut in `cut` seconds; None where they stay.
         """
 
+    def opened(self, target: Target, shares: Mapping[str, float]) -> None:
+        """An edit of the manifests routes what was not routed before."""
+
+    def closed(self, target: Target, cut: int) -> None:
+        """An edit of the manifests leaves a part of the route out.
+
+        New connections to it are refused; those that were open are cut in
+        `cut` seconds.
+        """
+
+    def unchanged(self) -> None:
+        """An edit of the manifests changes nothing of what is routed."""
+
     def refused(self, error: TrioEchoError) -> None:
         """An edit of the manifests cannot be carried out; the last good route stays."""
 
@@ -131,6 +145,7 @@ def read_plan(
     *,
     standard_input: str = "",
     plane: Plane | None = None,
+    again: bool = False,
 ) -> Plan:
     """Read manifests, and work out what they would do in a cluster.
 
@@ -139,6 +154,8 @@ def read_plan(
         parse: reads the command line of ``serve`` in a container.
         standard_input: the text for ``-``.
         plane: who runs Gateways of Gateway API; None to go by their class.
+        again: whether they were read before, so that what is missing was
+            deleted: a file of theirs, or every route.
 
     Raises:
         ManifestError: one of them is wrong, or no route leads anywhere.
@@ -151,8 +168,13 @@ def read_plan(
         raise TrioEchoError(
             f"reading manifests needs {error.name}; install it with: {how_to_install()}"
         ) from None
-    found = read_manifests(manifests, standard_input)
-    plan = make_plan(found.documents, parse, plane)
+    found = read_manifests(manifests, standard_input, again=again)
+    try:
+        plan = make_plan(found.documents, parse, plane)
+    except NoRouteError as error:
+        if not again:
+            raise
+        plan = Plan(Route(listeners=(), backends=()), (Notice(str(error)),))
     return replace(plan, files=frozenset(found.files))
 
 
@@ -238,14 +260,20 @@ class _Conductor:
         """Keep the route up and follow the manifests, until cancelled."""
         for target in targets(testbed.route):
             self._events.holding(target, testbed.ports[target.listener.name])
-        start, ports = testbed.accepted(), testbed.ports
+        start, ports, held = testbed.accepted(), testbed.ports, _routed(testbed.route)
 
         def shifted() -> None:
-            nonlocal start, ports
+            nonlocal start, ports, held
             start = testbed.accepted()
-            for target in targets(testbed.route):
-                cut = testbed.drain if testbed.cuts else None
-                self._events.shifted(target, testbed.route.shares(target.chain), cut)
+            before, held = held, _routed(testbed.route)
+            for name, (target, shares, _) in held.items():
+                cut = testbed.drain if name in testbed.cuts else None
+                if name not in before:
+                    self._events.opened(target, shares)
+                elif held[name][1:] != before[name][1:]:
+                    self._events.shifted(target, shares, cut)
+            for name in before.keys() - held.keys():
+                self._events.closed(before[name][0], testbed.drain)
             if testbed.ports != ports:
                 ports = testbed.ports
                 self.say_ports(testbed)
@@ -260,6 +288,7 @@ class _Conductor:
                 shifted=shifted,
                 refused=self._events.refused,
                 undone=self._events.undone,
+                unchanged=self._events.unchanged,
             )
 
     def say_ports(self, testbed: Testbed) -> None:
@@ -294,6 +323,14 @@ class _Conductor:
             await trio.sleep(_SAY)
 
 
+def _routed(route: Route) -> dict[str, tuple[Target, Mapping[str, float], Chain]]:
+    """Every target, with its shares and its chain, by the name of the chain."""
+    return {
+        each.listener.chain_name(each.chain): (each, route.shares(each.chain), each.chain)
+        for each in targets(route)
+    }
+
+
 async def follow(  # noqa: PLR0913 - who is told of what
     testbed: Testbed,
     read: Callable[[], Plan],
@@ -303,8 +340,12 @@ async def follow(  # noqa: PLR0913 - who is told of what
     refused: Callable[[TrioEchoError], object],
     heard: Callable[[Plan], object] = lambda _: None,
     undone: Callable[[], object] = lambda: None,
+    unchanged: Callable[[], object] = lambda: None,
 ) -> None:
     """Put every change of the manifests up, until cancelled.
+
+    Where a file is gone, or no route is left, an editor may be at work: that
+    is put up when it is still so at the next look.
 
     Args:
         testbed: what is up.
@@ -317,36 +358,44 @@ async def follow(  # noqa: PLR0913 - who is told of what
             not allow it; the last good route stays.
         heard: called with every plan that was read.
         undone: called when the manifests say again what is up, after a refusal.
+        unchanged: called when an edit changes nothing of what is routed.
     """
     route = plan.route
     watched = set(plan.files)
     seen: _Fingerprint | None = None
+    doubted: _Fingerprint | None = None
     broken = False
 
-    async def take_in() -> None:
-        nonlocal route
+    async def take_in(now: _Fingerprint) -> bool:
+        nonlocal route, doubted
         # A reader that waits for kubectl, or for a disk, holds up no Ctrl-C.
         found = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        if (None in now.values() or not found.route.listeners) and now != doubted:
+            doubted = now
+            return False
         heard(found)
         # Files that are new here are read once more in the next turn: an edit
         # since they were read would be missed otherwise.
-        watched.update(found.files)
+        added = found.files - watched
+        watched.update(added)
         if found.route != route:
             await testbed.change(found.route)
             route = found.route
             shifted()
         elif broken:
             undone()
+        elif seen is not None and not added:
+            unchanged()
+        return True
 
     while True:
         now = await trio.to_thread.run_sync(_fingerprint, watched, abandon_on_cancel=True)
         if now != seen:
-            seen = now
             try:
-                await take_in()
-                broken = False
+                if await take_in(now):
+                    broken, seen = False, now
             except TrioEchoError as error:
-                broken = True
+                broken, seen = True, now
                 refused(error)
         await trio.sleep(_LOOK)
 

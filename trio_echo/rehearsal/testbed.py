@@ -26,7 +26,7 @@ from trio_echo.server.config import TLSConfig
 from trio_echo.server.service import serve
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from trio_echo.rehearsal.route import Listener, Route
     from trio_echo.server.config import ServerConfig
@@ -147,7 +147,8 @@ class Testbed:
         authority: who signed the certificates of backends with TLS; None
             before there is one.
         drain: seconds after which connections of a replaced listener are cut.
-        cuts: whether the last change replaced a listener.
+        cuts: the names of the chains whose open connections the last change
+            cuts, when the drain time is over.
     """
 
     def __init__(self, route: Route, process: Envoy, folder: Path, nursery: trio.Nursery) -> None:
@@ -168,7 +169,7 @@ class Testbed:
         self._prefixes: dict[tuple[str, int], str] = {}
         self._version = 0
         self.drain = process.drain
-        self.cuts = False
+        self.cuts: frozenset[str] = frozenset()
 
     async def open(self) -> None:
         """Start the backends, then Envoy with the route."""
@@ -193,7 +194,7 @@ class Testbed:
         """Put up another route in place of this one.
 
         Later connections go the new way, and nothing is refused meanwhile.
-        Those that are open stay where they are, for good if their listener is
+        Those that are open stay where they are, for good if their chain is
         the same, else until Envoy's drain time is over: see `cuts`. A backend
         that the new route does not need runs on for the connections it has.
 
@@ -290,7 +291,7 @@ class Testbed:
             resources = self._clusters.values() if kind == "cluster" else found.listeners
             if kind == "listener":
                 new = {each["name"]: each for each in found.listeners}
-                self.cuts = any(new.get(name) != old for name, old in self._listeners.items())
+                self.cuts = _replaced(self._listeners, new)
                 self._listeners = new
             self._replace(self._file(kind), resources, kind)
 
@@ -329,6 +330,21 @@ class Testbed:
                 taken = listener.port in self._wanted.values() or not _is_free(listener.port)
                 self._wanted[listener.name] = 0 if taken else listener.port
         return self._wanted
+
+
+def _replaced(old: Mapping[str, envoy.Json], new: Mapping[str, envoy.Json]) -> frozenset[str]:
+    """The names of the chains that are not the same any more.
+
+    Envoy keeps a chain, and its connections, where nothing else of the
+    listener has changed.
+    """
+    found: set[str] = set()
+    for name, listener in old.items():
+        other = new.get(name, {})
+        same = listener | {"filter_chains": []} == other | {"filter_chains": []}
+        kept = other["filter_chains"] if same else []
+        found |= {each["name"] for each in listener["filter_chains"] if each not in kept}
+    return frozenset(found)
 
 
 async def _run_backend(
