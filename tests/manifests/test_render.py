@@ -23,6 +23,7 @@ DEFINITIONS = {
     "security.istio.io/PeerAuthentication": "peerauthentications.security.istio.io",
     "gateway.networking.k8s.io/Gateway": "gateways.gateway.networking.k8s.io",
     "gateway.networking.k8s.io/TCPRoute": "tcproutes.gateway.networking.k8s.io",
+    "monitoring.coreos.com/Probe": "probes.monitoring.coreos.com",
     "monitoring.coreos.com/PrometheusRule": "prometheusrules.monitoring.coreos.com",
     "monitoring.coreos.com/ServiceMonitor": "servicemonitors.monitoring.coreos.com",
 }

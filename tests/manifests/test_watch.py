@@ -7,7 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from documenting.pages import blocks
 from kustomized import MANIFESTS, container, every, matches, pick, render
+
+from trio_echo.monitor.request import Allowed
+from trio_echo.prober.config import parse_expectation, split_target
 
 FOLDERS = {"watch": "probe", "watch/gateway-api": "probe/gateway-api", "watch/mesh": "probe/mesh"}
 PORT = 8080
@@ -98,3 +103,33 @@ def test_each_alert_says_what_to_do_and_stands_in_the_page() -> None:
         assert rule["labels"]["severity"] in {"warning", "critical"}
     listed = re.findall(r"^\| `(TrioEcho\w+)`", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert listed == [rule["alert"] for rule in rules]
+
+
+def test_the_probe_of_the_operator_is_that_of_the_page() -> None:
+    """The same question to the gate, whose Service and patterns fit."""
+    probe = pick(render("gate/prometheus"), "Probe")["spec"]
+    page = [yaml.safe_load(block) for block in blocks(Path("docs/prometheus.md"), "yaml")]
+    [job] = [job for each in page for job in each["scrape_configs"] if "params" in job]
+    service = pick(render("gate"), "Service")
+    args = container(pick(render("gate"), "Deployment"))["args"]
+    [target] = job["static_configs"][0]["targets"]
+    host, port = split_target(target)
+
+    assert probe["jobName"] == job["job_name"]
+    assert (probe["interval"], probe["scrapeTimeout"]) == (
+        job["scrape_interval"],
+        job["scrape_timeout"],
+    )
+    assert probe["prober"]["path"] == job["metrics_path"]
+    assert {each["name"]: each["values"] for each in probe["params"]} == job["params"]
+    assert probe["targets"]["staticConfig"]["static"] == [target]
+    address = "{name}.{namespace}".format_map(service["metadata"])
+    assert probe["prober"]["url"] == f"{address}.svc:{service['spec']['ports'][0]['port']}"
+    assert job["relabel_configs"][-1]["replacement"] == probe["prober"]["url"].replace(".svc", "")
+    allowed = [arg.removeprefix("--allow=") for arg in args if arg.startswith("--allow=")]
+    assert any(Allowed(pattern).matches(host, port) for pattern in allowed)
+    judged = container(pick(render("probe"), "Job"))["args"]
+    assert target == judged[0]
+    assert parse_expectation("expect", job["params"]["expect"]) == parse_expectation(
+        "expect", [arg.removeprefix("--expect=") for arg in judged if arg.startswith("--expect")]
+    )

@@ -18,6 +18,8 @@ from kustomized import MANIFESTS, pick, render
 from prometheus_server import Prometheus, needs_prometheus, prometheus
 
 from trio_echo.monitor.exposition import watch_front
+from trio_echo.monitor.gate import Gate
+from trio_echo.monitor.request import Allowed, Terms
 from trio_echo.monitor.watch import Watch, WatchConfig, watch
 from trio_echo.prober.config import ProbeConfig
 
@@ -34,11 +36,16 @@ VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$job": ".*", "$instanc
 
 def scrape_configs(places: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The jobs of the page, at other addresses, and often enough for a test."""
-    text = "".join(blocks(PAGE, "yaml"))
+    text = "---\n".join(blocks(PAGE, "yaml"))
     for old, new in places.items():
         text = text.replace(old, new)
-    for job in yaml.safe_load(text)["scrape_configs"]:
-        yield job | {"scrape_interval": EVERY, "scrape_timeout": EVERY}
+    documents = yaml.safe_load_all(text)
+    for job in (job for page in documents for job in page["scrape_configs"]):
+        if "params" in job:
+            job["params"] |= {"margin": ["0.2"]}  # decided within a moment
+            yield job | {"scrape_interval": "2s", "scrape_timeout": "2s"}
+        else:
+            yield job | {"scrape_interval": EVERY, "scrape_timeout": EVERY}
 
 
 def panels() -> Iterator[tuple[str, str]]:
@@ -50,37 +57,75 @@ def panels() -> Iterator[tuple[str, str]]:
 
 
 @needs_prometheus
-async def test_a_real_prometheus_understands_watch_and_its_dashboard(tmp_path: Path) -> None:
-    """Every panel shows something; every rule can be evaluated, and none fires."""
+async def test_a_real_prometheus_understands_what_watch_and_gate_tell(tmp_path: Path) -> None:
+    """Every panel shows something, every rule is evaluated, and a probe is a scrape."""
     rules = pick(render("watch/prometheus"), "PrometheusRule")["spec"]
     (tmp_path / "rules.yml").write_text(json.dumps(rules), encoding="utf-8")
-    async with watched() as place:
+    async with (
+        backend(drawing(TWO, seed=1)) as target,
+        watched(target) as watching,
+        gated(target) as asked,
+    ):
+        places = {
+            "tcp-echo-watch.trio-echo:8080": watching,
+            "tcp-echo-gate.trio-echo:8080": asked,
+            "istio-ingressgateway.istio-system:31400": target,
+        }
         setup = {
             "global": {"evaluation_interval": EVERY},
-            "scrape_configs": [*scrape_configs({"tcp-echo-watch.trio-echo:8080": place})],
+            "scrape_configs": [*scrape_configs(places)],
             "rule_files": ["rules.yml"],
         }
         async with prometheus(tmp_path, setup) as server:
             await server.until("rate(trio_echo_watch_connections_total[1m]) > 0")
             await shows_everything(server)
+            await probes(server, target)
 
 
 @asynccontextmanager
-async def watched() -> AsyncGenerator[str]:
+async def listening() -> AsyncGenerator[tuple[trio.SocketListener, str]]:
+    """A listener, and its address."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        yield listener, f"127.0.0.1:{listener.socket.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def watched(target: str) -> AsyncGenerator[str]:
     """A watch of backends that split as expected; yields where its metrics are."""
     watching: list[Watch] = []
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with (
-        listener,
-        backend(drawing(TWO, seed=1)) as target,
-        trio.open_nursery() as nursery,
-    ):
+    async with listening() as (listener, address), trio.open_nursery() as nursery:
         settings = WatchConfig(probe=ProbeConfig(target=target, expect=TWO), rate=50.0, hold=2)
         nursery.start_soon(partial(watch, settings, follow=watching.append))
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(watch_front(watching[0].record).serve, [listener])
-        yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        yield address
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def gated(target: str) -> AsyncGenerator[str]:
+    """A gate that may probe the target; yields where it is."""
+    async with listening() as (listener, address), trio.open_nursery() as nursery:
+        nursery.start_soon(Gate(Terms(allow=[Allowed(target)])).serve, [listener])
+        yield address
+        nursery.cancel_scope.cancel()
+
+
+async def probes(server: Prometheus, target: str) -> None:
+    """Each scrape of the gate is a probe of the target, whose name it carries."""
+    await server.until(f'probe_success{{instance="{target}"}} == 1')
+    for expression in (
+        'trio_echo_probe_verdict{verdict="PASS"} == 1',
+        'abs(trio_echo_probe_share{backend="one"} - 0.8) < 0.2',
+        'trio_echo_probe_expected_share{backend="two"} == 0.2',
+        "probe_duration_seconds > 0",
+    ):
+        assert await server.query(expression), expression
+    known = {*(await server.get("label/__name__/values"))}
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    told = {*re.findall(r"`((?:trio_echo_)?probe_\w+)", page)}
+    assert {name for name in known if re.match("(trio_echo_)?probe_", name)} == told
 
 
 async def shows_everything(server: Prometheus) -> None:
