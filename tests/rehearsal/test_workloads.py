@@ -22,7 +22,7 @@ from manifest_texts import (
 )
 
 from trio_echo.errors import ManifestError
-from trio_echo.rehearsal.workloads import KINDS
+from trio_echo.rehearsal.workload_documents import KINDS
 
 if TYPE_CHECKING:
     from trio_echo.server.config import ServerConfig

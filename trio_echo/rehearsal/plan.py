@@ -15,7 +15,7 @@ from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.gateway_api_listeners import Reader
 from trio_echo.rehearsal.istio import istio_listeners
 from trio_echo.rehearsal.route import Notice, Plan, Route
-from trio_echo.rehearsal.workloads import KINDS, read_workloads
+from trio_echo.rehearsal.workload_documents import KINDS, read_workloads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.route import Listener
-    from trio_echo.rehearsal.workloads import ParseServe
+    from trio_echo.rehearsal.workload_documents import ParseServe
 
 __all__ = ["make_plan"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.route import Chain, Listener
     from trio_echo.rehearsal.shift import Step, Walk
     from trio_echo.rehearsal.testbed import Testbed
-    from trio_echo.rehearsal.workloads import ParseServe
+    from trio_echo.rehearsal.workload_documents import ParseServe
 
 __all__ = ["Events", "Result", "read_plan", "run"]
 
