@@ -47,3 +47,11 @@ def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     listed = {(index.parent / link).resolve() for link in links(index)}
     assert set((ROOT / "docs").glob("*.md")) - listed <= {index}
+
+
+def test_every_folder_of_manifests_is_in_their_table() -> None:
+    """Who looks at the folder finds out what each part is for."""
+    folder = ROOT / "manifests"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    folders = [path.name for path in folder.iterdir() if path.is_dir()]
+    assert [name for name in folders if f"| `{name}/` |" not in text] == []
