@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import nox
@@ -163,6 +164,27 @@ def cluster(session: nox.Session) -> None:
         *("python", "-m", "cluster", f"--cache={session.cache_dir / 'cluster'}", *session.posargs),
         env={"PYTHONPATH": "tests"},
     )
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """The sdist holds all that is in the clone, the wheel is made of it, and the wheel runs."""
+    install_only(session, "package")
+    folder = Path(session.create_tmp())
+    built, fresh = folder / "dist", folder / "fresh"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", f"--outdir={built}", silent=True)
+    [wheel], [sdist] = built.glob("*.whl"), built.glob("*.tar.gz")
+    session.run("check-wheel-contents", str(wheel))
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = session.run("git", "ls-files", external=True, silent=True, log=False)
+    if missing := set(str(tracked).split()) - held:
+        session.error(f"the sdist lacks {', '.join(sorted(missing))}")
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    session.run(str(fresh / "bin/pip"), "install", "--quiet", str(wheel), external=True)
+    session.run(str(fresh / "bin/trio-echo"), "--version", external=True)
 
 
 @nox.session
