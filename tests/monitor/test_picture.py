@@ -83,7 +83,7 @@ def test_the_picture_shows_the_move() -> None:
     classes = [element.get("class") for element in root.iter()]
     assert "c0 faint" in classes
     assert "fail firm" in classes
-    assert "hair s-fail" in classes
+    assert "line s-fail" in classes
     assert "line s-c1" in classes
 
 
@@ -149,3 +149,13 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert "default-src 'none'" in PAGE_POLICY
     assert "unsafe-inline' script" not in PAGE_POLICY
     assert "prefers-color-scheme: dark" in html
+
+
+def test_lost_connections_are_counted_where_they_stand() -> None:
+    """Those that end together are one mark with their number."""
+    record = watched()
+    for elapsed in (50.0, 50.1, 50.2):
+        record.lose(Loss("one", Outcome.RESET, "", 5.0), elapsed, None)
+    record.sample(60)
+    words = [each.text for each in ET.fromstring(to_svg(record)).iter() if each.text]  # noqa: S314 - ours
+    assert [word for word in words if re.fullmatch("[0-9]+ lost", word)] == ["1 lost", "3 lost"]

@@ -35,6 +35,9 @@ _MOST = 8
 
 _SHOWN_EVENTS = 50
 
+_APART = 44.0
+"""Pixels between two marks of lost connections; nearer ones are counted together."""
+
 _LONG = 600.0
 """Seconds from which the whole time is drawn below the last ten minutes."""
 
@@ -158,7 +161,8 @@ class _Panel:
             self._canvas.path([corners[0], *edge, corners[1]], "fail firm", closed=True)
 
     def events(self, events: Iterable[Event]) -> None:
-        """Mark changes of the split with their times, and lost connections with ticks."""
+        """Mark changes of the split with their times, and lost connections with their number."""
+        lost: list[list[float]] = []
         for event in events:
             if not self._first <= event.elapsed <= self._last:
                 continue
@@ -168,7 +172,13 @@ class _Panel:
                 time = f"{event.at:%H:%M:%S}"
                 self._canvas.text(x, self._top - 3, time, "small text", "middle")
             elif event.kind == "lost":
-                self._canvas.line(x, self.bottom - 8, x, self.bottom, "hair s-fail")
+                if not lost or x - lost[-1][0] > _APART:
+                    lost.append([])
+                lost[-1].append(x)
+                self._canvas.line(x, self.bottom - 14, x, self.bottom, "line s-fail")
+        for near in lost:
+            words = f"{len(near)} lost"
+            self._canvas.text(near[0], self.bottom - 18, words, "small fail", "middle")
 
 
 def fragment(record: Record) -> str:
