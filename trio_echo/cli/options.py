@@ -147,7 +147,7 @@ SVGOption = Annotated[
 ]
 PNGOption = Annotated[
     str | None,
-    option(RESULTS, "FILE", "Draw it as PNG too, with the package resvg-py; - for stdout."),
+    option(RESULTS, "FILE", "Draw the report as PNG, with the package resvg-py; - for stdout."),
 ]
 GitHubOption = Annotated[
     bool | None,
