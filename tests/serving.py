@@ -109,6 +109,10 @@ def close_with_reset(sock: trio.socket.SocketType) -> None:
     sock.close()
 
 
+_PATIENCE = 60.0
+"""Seconds for a step of a child. To start and to end took 21 together on two cores that had
+18 programs to run."""
+
 _LISTENING = re.compile(r"listening on (\S+):(\d+), prefix: ")
 
 
@@ -134,14 +138,14 @@ class Command:
         """Connect to the first port."""
         return await trio.open_tcp_stream("127.0.0.1", self.ports[0])
 
-    async def wait(self, seconds: float = 20) -> int:
+    async def wait(self, seconds: float = _PATIENCE) -> int:
         """Wait for the end and return the exit code."""
         with trio.fail_after(seconds):
             return await self.process.wait()
 
     async def wait_for_log(self, part: str, times: int = 1) -> None:
         """Wait until a number of lines on stderr contain something."""
-        with trio.fail_after(20):
+        with trio.fail_after(_PATIENCE):
             while sum(part in line for line in self.log) < times:
                 self._said = trio.Event()
                 await self._said.wait()
@@ -195,7 +199,7 @@ async def command(
             )
         )
         child = Command(process)
-        with trio.fail_after(20):
+        with trio.fail_after(_PATIENCE):
             await nursery.start(child.read_log, listeners)
         try:
             yield child

@@ -17,7 +17,8 @@ from trio_echo.server.accept import reset
 from trio_echo.server.drain import handshakes, refuse_new, retransmission, unacknowledged, unsent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections import Counter
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can keep clients away")
@@ -245,6 +246,27 @@ async def test_who_is_not_accepted_at_a_sudden_end_is_counted() -> None:
                 await until(lambda: server.metrics.ended["refused"])
         assert server.metrics.ended["refused"] == 4
         assert server.metrics.ended["cut"] == 1
+
+
+@linux
+async def test_a_handshake_that_ends_at_the_very_end_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was seen under way, and is in the queue by the time that this is emptied."""
+    async with running(max_connections=1) as server, connected(server) as (busy,):
+        await exchange(busy, b"a\n", b"one a\n")
+        with handshaking(("127.0.0.1", server.ports[0])) as client:
+
+            def seen(ports: Iterable[int]) -> Counter[int] | None:
+                under_way = handshakes(ports)
+                with suppress(ConnectionError):  # from the second time on it has been reset
+                    client.send(b"a\n")
+                return under_way
+
+            monkeypatch.setattr("trio_echo.server.drain.handshakes", seen)
+            server.cut()
+            await until(lambda: server.metrics.ended["refused"])
+        assert server.metrics.ended["refused"] == 1
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EBADF])
