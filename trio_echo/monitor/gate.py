@@ -113,6 +113,7 @@ class Gate:
         ConfigError: a value cannot work.
 
     Attributes:
+        front: answers over HTTP.
         ready: whether requests are taken.
         cut_requests: how many were cut by `cut`.
     """
@@ -144,7 +145,7 @@ class Gate:
             "/readyz": Page(self._readyz),
             "/metrics": Page(self._scrape),
         }
-        self._front = Front(pages, "gate", clients=concurrency + queue + MAX_CLIENTS)
+        self.front = Front(pages, "gate", clients=concurrency + queue + MAX_CLIENTS)
 
     def drain(self) -> None:
         """Refuse new requests; those that wait or run are carried out, then `serve` ends."""
@@ -163,13 +164,13 @@ class Gate:
         The listeners stay open.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._front.serve, listeners)
+            nursery.start_soon(self.front.serve, listeners)
             await self._draining.wait()
             with trio.move_on_after(self._drain_timeout):
-                await self._front.settled()
+                await self.front.settled()
             self.cut()
             with trio.move_on_after(_LAST_WORDS):
-                await self._front.settled()
+                await self.front.settled()
             nursery.cancel_scope.cancel()
 
     async def judge(self, asked: Asked, deadline: float | None = None) -> Finding:
@@ -321,7 +322,7 @@ def _answer_flagger(finding: Finding, _: Request) -> Response:
     report, settling = finding.report, finding.settling
     lines = [words.headline(report), *(reason.text for reason in remarks.reasons(report))]
     if settling is not None and not settling.settled:
-        lines.append(f"the split did not show within the {settling.seconds:.3g} s of settle")
+        lines.append(f"the split did not show within the {settling.seconds:.1f} s of settle")
     text = "; ".join(visible(line) for line in lines)
     status = 200 if report.verdict is Verdict.PASS else 409
     return Response(status, text.encode()[:_LONGEST_WORDS] + b"\n")
@@ -357,7 +358,7 @@ def _until_scraped(request: Request) -> float | None:
     told = request.headers.get(_TIMEOUT_HEADER.lower())
     if told is None:
         return None
-    if not re.fullmatch("[0-9.]{1,20}", told) or told.strip(".") != told:
+    if not re.fullmatch("[0-9]{1,9}([.][0-9]{1,9})?", told):
         raise ConfigError(_TIMEOUT_HEADER, f"must be seconds, got '{printable(told)}'")
     seconds = float(told)
     return trio.current_time() + max(seconds - _SCRAPE_OFFSET, seconds / 2)
