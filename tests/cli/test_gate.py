@@ -84,8 +84,8 @@ async def test_a_second_signal_cuts() -> None:
         host, port = gate.address.split(":")
         async with await trio.open_tcp_stream(host, int(port)) as client:
             body = json.dumps({"target": target, "expect": {"one": 1}, "settle": 0}).encode()
-            head = "POST /v1/probe HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-            await client.send_all(head.encode() + body)
+            head = b"POST /v1/probe HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            await client.send_all(head + body)
             await reached.wait()
             gate.process.send_signal(signal.SIGTERM)
             ready = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

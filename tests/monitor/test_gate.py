@@ -259,11 +259,12 @@ FLAGGER = {
 async def test_a_webhook_of_flagger() -> None:
     """200 is PASS and nothing else is: the body says why, for the Event that Flagger writes."""
     async with backend(drawing(TWO, seed=1)) as target, serving() as gate:
-        metadata = {"target": target, "expect": "one=80,two=20", "margin": "0.1", "settle": "0.3"}
+        metadata = {"target": target, "expect": "one=80,two=20", "margin": "0.1"}
         found = await gate.ask("/flagger", FLAGGER | {"metadata": metadata})
         assert (found.status, found.body[:6]) == (200, "PASS: ")
         found = await gate.ask(
-            "/flagger", FLAGGER | {"metadata": metadata | {"expect": "one=20,two=80"}}
+            "/flagger",
+            FLAGGER | {"metadata": metadata | {"expect": "one=20,two=80", "settle": "0.3"}},
         )
         assert found.status == 409
         assert found.body.startswith("FAIL: ")
