@@ -12,7 +12,6 @@ import trio
 
 from trio_echo.errors import TrioEchoError
 from trio_echo.framing import LineTooLongError
-from trio_echo.proxy_header import read
 from trio_echo.server.drain import QUIET, Sight, may_end, retransmission, unacknowledged, unsent
 
 if TYPE_CHECKING:
@@ -190,6 +189,9 @@ async def receive_header(connection: Connection) -> bytes | None:
         EndedError: the server ends it.
         trio.BrokenResourceError: the other side broke the connection.
     """
+    # Here, since most servers expect none, and it takes a millisecond.
+    from trio_echo.proxy_header import read  # noqa: PLC0415 - see above
+
     stream, size = connection.stream, connection.framer.chunk_size
     connection.header = begun = bytearray()
     try:
