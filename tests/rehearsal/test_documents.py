@@ -305,6 +305,16 @@ def test_unknown_kinds_are_noticed() -> None:
     unknown = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: x}"
     found = plan(ISTIO, f"{unknown}\n---\n---\n{{}}")
     assert notices(found, ["not carried out: PodDisruptionBudget x"])
+    values = "1.yaml:2, document 1: must have apiVersion and kind; fields found: replicas"
+    with pytest.raises(ManifestError, match=values):
+        plan("# of a chart\nreplicas: 1", ISTIO)
+    role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: system:x}"
+    assert notices(plan(ISTIO, role), ["not carried out: ClusterRole system:x"])
+    policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}"
+    with pytest.raises(ManifestError, match=r"no route found: .*; found: AuthorizationPolicy p"):
+        plan(policy)
+    with pytest.raises(ManifestError, match=r"got 'echo-\{\{ .x \}\}'; \{\{ \}\} is a template"):
+        plan(ISTIO.replace("name: tcp-echo-v1", "name: 'echo-{{ .x }}'", 1))
     with pytest.raises(ManifestError, match=r"no route found: .*; found: nothing"):
         plan("")
     with pytest.raises(ManifestError, match=r"no route found: .*; found: PodDisruptionBudget x"):

@@ -758,3 +758,10 @@ def test_mistake_with_server_names_is_named(listener: str, names: str, message: 
     """The same for TLS."""
     with pytest.raises(ManifestError, match=message):
         plan(BACKENDS, gateway(listener), route(SECURE, kind="TLSRoute", more=names))
+
+
+def test_udp_has_ports_of_its_own() -> None:
+    """A DNS server listens on one number for both."""
+    both = f"{{name: udp, protocol: UDP, port: 9000}}, {TCP}"
+    (listener,) = plan(BACKENDS, gateway(both), route(BOTH)).route.listeners
+    assert listener.title == "Gateway default/gateway port 9000 (tcp)"

@@ -782,3 +782,83 @@ def test_rule_names_its_host_in_any_form() -> None:
     for host in ("tcp-echo.default", "tcp-echo.default.svc", "tcp-echo.default.svc.cluster.local"):
         rule = RULE.replace("host: tcp-echo", f"host: {host}")
         assert shares(plan(BACKENDS, GATEWAY, rule, V2_20)) == shares(plan(ISTIO))
+
+
+def test_servers_stand_in_for_gateways_that_no_document_has() -> None:
+    """A VirtualService by itself: on the ports that it matches, else that it leads to."""
+    found = plan(RULE, V2_20)
+    assert shares(found) == [(31400, (), {"v1": 80, "v2": 20})]
+    said = ["default/tcp-echo-gateway is in none of the documents", "TCP on port 31400"]
+    assert notices(found, said)
+    for destination, port in (("{host: tcp-echo}", 31400), (f"{DESTINATION[13:]}}}", 9000)):
+        unmatched = virtual_service(tcp(f"  - route: [{{destination: {destination}}}]"))
+        one_port = SERVICE.replace("- name: tcp-other\n    port: 9001", "")
+        (listener,) = plan(one_port, unmatched).route.listeners
+        assert listener.port == port
+    secure = virtual_service(
+        "  tls:\n  - match: [{sniHosts: [a.example.com]}]\n"
+        "    route: [{destination: {host: web, port: {number: 8443}}}]",
+        hosts="[a.example.com]",
+        gateways="[web, other/web]",
+    )
+    assert [(port, sni) for port, sni, _ in shares(plan(secure))] == [(443, ("a.example.com",))] * 2
+    with pytest.raises(ManifestError, match="there is no Gateway tcp-echo-gateway with a TCP"):
+        plan(ISTIO.replace("name: tcp-echo-gateway", "name: another"))
+
+
+@pytest.mark.parametrize(
+    ("match", "port"), [("", 9000), ("    match: [{port: 6379}]\n", 6379)], ids=["any", "matched"]
+)
+def test_ports_of_a_service_that_no_document_has(match: str, port: int) -> None:
+    """In the mesh: those that the rules match or lead to."""
+    rule = f"  tcp:\n  - route: [{{destination: {{host: tcp-echo, subset: v2}}}}]\n{match}"
+    alone = virtual_service(rule, hosts="[tcp-echo]", gateways="[mesh]")
+    assert shares(plan(RULE, alone)) == [(port, (), {"v2": 100})]
+
+
+def test_virtual_service_for_http_is_a_note() -> None:
+    """Whatever Gateway it names; one with a field that does not exist is read all the same."""
+    web = virtual_service("  http: []", gateways="[web]", name="web")
+    assert notices(plan(ISTIO, web), ["VirtualService web", "spec.http"])
+    with pytest.raises(ManifestError, match=r"spec\.tpc: there is no such field; is it tcp\?"):
+        plan(ISTIO, web + "  tpc: []\n")
+
+
+def test_services_of_istio_itself_stand_in() -> None:
+    """Its gateways come with it, and no manifest of a team has them."""
+    host = "istio-egressgateway.istio-system.svc.cluster.local"
+    out = f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: out}}
+spec:
+  hosts: [out.example.com]
+  ports: [{{number: 443, name: tls, protocol: TLS}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: egress}}
+spec: {{host: {host}, subsets: [{{name: out}}]}}
+"""
+    gateway = (
+        GATEWAY.replace("ingress", "egress")
+        .replace("31400", "443")
+        .replace("protocol: TCP", "protocol: TLS")
+        + "    tls: {mode: PASSTHROUGH}\n"
+    )
+    match = "match: [{gateways: [%s], port: 443, sniHosts: [out.example.com]}]"
+    through = virtual_service(
+        f"  tls:\n  - {match % 'mesh'}\n"
+        f"    route: [{{destination: {{host: {host}, subset: out, port: {{number: 443}}}}}}]\n"
+        f"  - {match % 'tcp-echo-gateway'}\n"
+        "    route: [{destination: {host: out.example.com, port: {number: 443}}}]",
+        hosts="[out.example.com]",
+        gateways="[mesh, tcp-echo-gateway]",
+    )
+    found = plan(out, gateway, through)
+    name = ("out.example.com",)
+    assert shares(found) == [(443, name, {"out.example.com": 100}), (443, name, {"out": 100})]
+    assert notices(found, ["istio-egressgateway is not among the manifests"])
+    with pytest.raises(ManifestError, match=r"there is no Service nothing\.default"):
+        plan(out, gateway, through.replace("istio-egressgateway.istio-system", "nothing.default"))

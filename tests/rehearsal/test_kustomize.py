@@ -276,3 +276,11 @@ def test_file_longer_than_the_bound_is_refused(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(ManifestError, match=r"long\.yaml: is longer than 16 MiB"):
         read(tmp_path / "long.yaml")
+
+
+def test_folder_with_a_chart_is_to_be_rendered(tmp_path: Path) -> None:
+    """Its files are for Helm, not for a cluster."""
+    (tmp_path / "Chart.yaml").write_text("name: x")
+    (tmp_path / "values.yaml").write_text("replicas: 1")
+    with pytest.raises(ManifestError, match=rf"render it first: helm template {tmp_path} \| "):
+        read(tmp_path)

@@ -17,14 +17,15 @@ import msgspec
 
 from trio_echo.rehearsal.documents import Metadata, Strict, listed
 from trio_echo.rehearsal.route import Destination, Keepalive, Outlier, Policy
+from trio_echo.rehearsal.workloads import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from trio_echo.rehearsal.documents import Document, Warn
+    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.notes import Notes
     from trio_echo.rehearsal.workloads import (
         Complain,
-        Note,
         Service,
         ServicePort,
         Workload,
@@ -35,9 +36,6 @@ __all__ = ["GATEWAYS", "DestinationRules", "complete", "exported"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
-
-ROOT = "istio-system"
-"""Istio's own namespace, whose rules hold everywhere."""
 
 GATEWAYS = ROOT
 """Where a gateway's pods are taken to be: the manifests of a route seldom say."""
@@ -266,8 +264,7 @@ class DestinationRules:
         self,
         documents: Iterable[Document],
         workloads: Workloads,
-        note: Note,
-        warn: Warn,
+        notes: Notes,
         meshed: Collection[str] = (),
     ) -> None:
         """Read the rules.
@@ -275,15 +272,14 @@ class DestinationRules:
         Args:
             documents: of any kind; those of other kinds are left alone.
             workloads: what subsets select.
-            note: takes what is not carried out.
-            warn: takes what Istio does in silence.
+            notes: takes what is not carried out, and what Istio does in silence.
             meshed: namespaces whose pods have Istio's proxy.
 
         Raises:
             ManifestError: one of them is wrong.
         """
         self._workloads = workloads
-        self._warn = warn
+        self._notes = notes
         self._meshed = meshed
         self._rules: list[_Read] = []
         for document in documents:
@@ -291,9 +287,9 @@ class DestinationRules:
                 continue
             read = document.read(Rule)
             for path in document.unread(read):
-                note(document, path)
+                notes.note(document, path)
             self._rules.append(_Read(document, read.spec))
-            self._check(self._rules[-1], note)
+            self._check(self._rules[-1])
 
     def destination(  # noqa: PLR0913 - all that shapes a destination
         self,
@@ -361,7 +357,7 @@ class DestinationRules:
             for each in workloads
         )
 
-    def _check(self, rule: _Read, note: Note) -> None:
+    def _check(self, rule: _Read) -> None:
         """Look at what no route may ever ask for: each policy, and each subset's pods."""
         spec, document = rule.spec, rule.document
         policies = [(spec.traffic_policy, "spec.trafficPolicy")]
@@ -372,7 +368,7 @@ class DestinationRules:
             for port in [0, *ports]:
                 _policy([(document, policy, path)], (document, policy, path), port, meshed=True)
         if not any(rule.means(each, loosely=True) for each in self._workloads.services):
-            note(document, f"spec.host {spec.host}, of which there is no Service")
+            self._notes.note(document, f"spec.host {spec.host}, of which there is no Service")
 
     def _all(self, service: Service) -> list[_Read]:
         """All rules that somebody meant for a Service."""
@@ -409,7 +405,7 @@ class DestinationRules:
 
     def _say_hidden(self, rule: _Read, service: Service, subset: str, client: str) -> None:
         """Say why Istio has no subset that a rule gives."""
-        self._warn(
+        self._notes.warn(
             f"Istio does not look at DestinationRule {rule.document.name}:"
             f" {rule.hidden(client, service)}. There is no subset {subset} of {service.name} then,"
             " and every connection to it fails",

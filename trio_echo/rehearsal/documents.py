@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import msgspec
 import yaml
@@ -29,9 +29,7 @@ __all__ = [
     "Document",
     "Lenient",
     "Metadata",
-    "Say",
     "Strict",
-    "Warn",
     "listed",
     "parse",
 ]
@@ -233,7 +231,7 @@ class Document:
         """A complaint about the field at `path`, to be raised."""
         field = f"{path}: " if path else ""
         line = self.source.line_of(path)
-        message = f"{self._place(line)}: {field}{reason}"
+        message = f"{self._place(line)}: {field}{reason}{_template_in(reason)}"
         return _complaint(message, self.origin, line)
 
     def place(self, path: str = "") -> str:
@@ -251,20 +249,6 @@ class Document:
     def unread(self, value: Lenient) -> list[str]:
         """The paths of the fields that were not carried out in reading `value`."""
         return list(_unread(self.content, value, ""))
-
-
-class Say(Protocol):
-    """Takes a note, perhaps with the document that it is about."""
-
-    def __call__(self, text: str, document: Document | None = None, /) -> None:
-        """Take it."""
-
-
-class Warn(Protocol):
-    """Takes what a data plane does in silence, with the place that nobody means so."""
-
-    def __call__(self, text: str, document: Document, path: str = "", /) -> None:
-        """Take it, with the path of the field."""
 
 
 def listed(names: Iterator[str] | list[str] | tuple[str, ...]) -> str:

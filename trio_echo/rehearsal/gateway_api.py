@@ -124,14 +124,16 @@ def gateway_api_listeners(reader: Reader) -> list[Listener]:
     if not any(place.plane.pools for place in found):
         for document in reader.documents:
             if document.kind in ENVOY_GATEWAY_KINDS:
-                reader.say(
+                reader.notes.say(
                     f"{document.kind} {document.name} is for Envoy Gateway, which runs no Gateway"
                     " here",
                     document,
                 )
     for place in found:
         if place.takes and place.section and not place.chains:
-            reader.note(place.document, f"listener {place.section}, to which no route attaches")
+            reader.notes.note(
+                place.document, f"listener {place.section}, to which no route attaches"
+            )
     return _by_port([place for place in found if place.chains])
 
 
@@ -193,7 +195,7 @@ class _Attachment:
         """Put it there."""
         document, spec = self._document, self._read.spec
         for path in document.unread(self._read):
-            self._reader.note(document, path)
+            self._reader.notes.note(document, path)
         self._check()
         for index, parent in enumerate(spec.parent_refs):
             path = f"spec.parentRefs[{index}]"
@@ -319,7 +321,7 @@ class _Attachment:
         port = parent.port or first.ref.port or 1
         plane = self._reader.plane or DEFAULT
         section = f", listener {parent.section_name}," if parent.section_name else ""
-        self._reader.say(
+        self._reader.notes.say(
             f"{kind} {'/'.join(wanted)}{section} is in none of the documents: a listener for"
             f" {self._name} stands in, run as {plane.title} does",
             document,
@@ -348,7 +350,7 @@ class _Attachment:
             taken = [name for name in chain.sni or ("",) if name in (names or ("",))]
             if taken:
                 which = f" for {', '.join(taken)}" if taken != [""] else ""
-                self._reader.warn(
+                self._reader.notes.warn(
                     f"{self._name} gets nothing at {place.name}{which}: {older} is older, or"
                     " comes before it by its name",
                     self._document,
@@ -421,13 +423,13 @@ class _Attachment:
         for path, reason in problems:
             fate = "its share goes to the others" if plane.pools else "its share is reset"
             text = f"{self._name}: {path}: {reason}; with {plane.title} {fate}"
-            self._reader.warn(text, self._document, path)
+            self._reader.notes.warn(text, self._document, path)
         return tuple(found)
 
     def _choose_rules(self, refs: list[_Numbered], plane: Plane) -> list[_Numbered]:
         """What several rules mean, which have no condition to tell them apart."""
         if not plane.pools:
-            self._reader.warn(
+            self._reader.notes.warn(
                 f"{self._name}: spec.rules[1] and later ones get nothing: none has a condition,"
                 f" and {plane.title} takes the first",
                 self._document,
@@ -438,7 +440,7 @@ class _Attachment:
             raise self._document.error(
                 "spec.rules", f"{plane.title} supports one and only one rule"
             )
-        self._reader.say(
+        self._reader.notes.say(
             f"{self._name}: {plane.title} takes the backends of all its rules together",
             self._document,
         )
@@ -533,7 +535,7 @@ class _Attachment:
         refs = list(self._refs())
         for each, before, after in zip(refs, chain.destinations, chain.reached(), strict=False):
             if len(after.endpoints) < len(before.endpoints):
-                self._reader.warn(
+                self._reader.notes.warn(
                     f"{self._name}: {each.path} leads to endpoints of an earlier reference:"
                     f" {plane.title} keeps them once, at the first, so its weight"
                     f" {before.weight} is {'lost' if not after.endpoints else 'for fewer'}",

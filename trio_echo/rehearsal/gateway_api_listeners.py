@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from trio_echo.rehearsal.destination_rules import DestinationRules
-    from trio_echo.rehearsal.documents import Document, Say, Warn
+    from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
+    from trio_echo.rehearsal.notes import Notes
     from trio_echo.rehearsal.route import Chain
     from trio_echo.rehearsal.workloads import Service, Workloads
 
@@ -334,9 +335,7 @@ class Reader:
         plane: who runs every Gateway, whatever its class says; None to go by the class.
         workloads: the Services that backend references mean.
         rules: Istio's policies, which hold for the Services of its routes too.
-        note: takes a part of a document that is not carried out.
-        say: takes any other notice.
-        warn: takes what a data plane does in silence, and nobody means.
+        notes: takes what is not carried out, and what a data plane does in silence.
     """
 
     documents: Sequence[Document]
@@ -344,9 +343,7 @@ class Reader:
     plane: Plane | None
     workloads: Workloads
     rules: DestinationRules
-    note: Callable[[Document, str], None]
-    say: Say
-    warn: Warn
+    notes: Notes
 
     @cached_property
     def grants(self) -> Grants:
@@ -356,7 +353,7 @@ class Reader:
     @cached_property
     def policies(self) -> Policies:
         """Envoy Gateway's traffic policies."""
-        return Policies(self.documents, self.note)
+        return Policies(self.documents, self.notes.note)
 
     def admits(self, allowed: Namespaces | ListenerNamespaces, own: str) -> Callable[[str], bool]:
         """Whose objects may attach to an object in the namespace `own`."""
@@ -403,7 +400,7 @@ def places(reader: Reader) -> list[Place]:
         if document.kind == "Gateway":
             read = document.read(Gateway)
             for path in document.unread(read):
-                reader.note(document, path)
+                reader.notes.note(document, path)
             plane = classes.plane(document, read.spec.gateway_class_name)
             owner = _Owner(document, read.spec, plane)
             gateways[owner.key] = owner
@@ -438,7 +435,7 @@ class _Classes:
         if plane is None and name not in self._said:
             self._said.add(name)
             who = f" of {controller}" if controller else ""
-            self._reader.say(
+            self._reader.notes.say(
                 f"GatewayClass {name}{who} is not known here: its Gateways are shown as"
                 f" {DEFAULT.title} runs them; choose with --as: {', '.join(PLANES)}",
                 gateway,
@@ -454,7 +451,7 @@ def _listener_set(
     """The listeners that a ListenerSet adds to its Gateway."""
     read = document.read(ListenerSet)
     for path in document.unread(read):
-        reader.note(document, path)
+        reader.notes.note(document, path)
     parent = read.spec.parent_ref
     wanted = (parent.namespace or document.namespace, parent.name)
     if wanted not in gateways:
@@ -482,7 +479,7 @@ def _listeners(
         path = f"spec.listeners[{index}]"
         _check_listener(document, path, listener, listeners[:index])
         if listener.protocol not in {"TCP", "TLS"}:
-            reader.note(document, f"{path}, port {listener.port} of {listener.protocol}")
+            reader.notes.note(document, f"{path}, port {listener.port} of {listener.protocol}")
         tls = listener.tls if listener.protocol == "TLS" else None
         ends = tls is not None and tls.mode == "Terminate"
         if tls is not None and ends:
@@ -588,7 +585,7 @@ def _check_certificates(
                 f" {document.namespace} to refer to {each.kind} {each.name}",
             )
     names = ", ".join(each.name for each in references) or "that of its options"
-    reader.say(
+    reader.notes.say(
         f"{kind} {document.name}, listener {listener.name}: shows a throw-away certificate in"
         f" place of {names}",
         document,
@@ -602,6 +599,8 @@ def _check_conflicts(found: Sequence[Place]) -> None:
             if (place.gateway, place.port) != (other.gateway, other.port):
                 continue
             protocols = {place.protocol, other.protocol}
+            if len(protocols) > 1 and "UDP" in protocols:
+                continue  # another port of the same number
             same = (place.protocol, place.hostname) == (other.protocol, other.hostname)
             if same or (len(protocols) > 1 and protocols & {"TCP", "HTTP"}):
                 raise place.document.error(

@@ -15,17 +15,25 @@ import msgspec
 
 from trio_echo.rehearsal.destination_rules import GATEWAYS, complete, exported
 from trio_echo.rehearsal.documents import Metadata, Strict, listed
-from trio_echo.rehearsal.route import Chain, Destination, Listener, Termination
+from trio_echo.rehearsal.route import (
+    BUILT_IN_PORT,
+    Chain,
+    Destination,
+    Listener,
+    Termination,
+)
+from trio_echo.rehearsal.workloads import ANY_PORT, ServicePort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.destination_rules import DestinationRules
-    from trio_echo.rehearsal.documents import Document, Warn
-    from trio_echo.rehearsal.workloads import Note, Service, ServicePort, Workloads
+    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.notes import Notes
+    from trio_echo.rehearsal.workloads import Note, Service, Workloads
 
-__all__ = ["istio_listeners"]
+__all__ = ["is_web", "istio_listeners"]
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Weight = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -188,6 +196,7 @@ class VirtualService(Strict):
 
 _MESH = "mesh"
 _ALL = 100
+_HTTPS = 443
 _TCP = {"TCP", "MONGO", "MYSQL", "REDIS", "UDP"}
 """Protocols whose ports carry TCP routes; UDP too, as was seen."""
 
@@ -208,6 +217,7 @@ class _Place:
         label: that.
         port: its number.
         gateway: the Gateway's namespace and name; None in the mesh.
+        document: the Gateway's; None in the mesh, and where it stands in.
         hosts: namespaces and hosts of the VirtualServices that it is for.
         takes: which rules of a VirtualService apply; None for none.
         selector: the pods that a Gateway is for; none means all.
@@ -222,6 +232,7 @@ class _Place:
     label: str = ""
     port: int
     gateway: tuple[str, str] | None
+    document: Document | None = None
     hosts: Sequence[tuple[str, str]] = ()
     takes: _Kind | None
     selector: frozenset[tuple[str, str]] = frozenset()
@@ -232,12 +243,16 @@ class _Place:
     owned: bool = True
 
 
+def is_web(document: Document) -> bool:
+    """Whether it is a VirtualService for HTTP alone, with no field that is not known."""
+    spec = document.content.get("spec")
+    fields = set(spec if isinstance(spec, dict) else ())
+    known = {"hosts", "gateways", "http", "exportTo"}
+    return document.kind == "VirtualService" and "http" in fields and fields <= known
+
+
 def istio_listeners(
-    documents: Sequence[Document],
-    workloads: Workloads,
-    rules: DestinationRules,
-    note: Note,
-    warn: Warn,
+    documents: Sequence[Document], workloads: Workloads, rules: DestinationRules, notes: Notes
 ) -> list[Listener]:
     """The listeners that Istio's Gateways and VirtualServices describe.
 
@@ -245,8 +260,7 @@ def istio_listeners(
         documents: of any kind; those of other kinds and groups are left alone.
         workloads: the Services that destinations mean.
         rules: the policies that shape destinations.
-        note: takes what is not carried out.
-        warn: takes what Istio does in silence.
+        notes: takes what is not carried out, and what Istio does in silence.
 
     Raises:
         ManifestError: one of them is wrong, or routes in a way that is not
@@ -255,16 +269,18 @@ def istio_listeners(
     places: list[_Place] = []
     for document in documents:
         if document.kind == "Gateway":
-            for place in _servers(document, note):
-                _settle(document, place, places, warn)
+            for place in _servers(document, notes.note):
+                _settle(document, place, places, notes)
                 places.append(place)
+    bare = not any(document.kind == "Gateway" for document in documents)
     for document in documents:
-        if document.kind == "VirtualService":
-            _VirtualServiceReader(document, workloads, rules, places, note, warn).read()
+        if is_web(document):
+            notes.note(document, "spec.http")
+        elif document.kind == "VirtualService":
+            _VirtualServiceReader(document, workloads, rules, places, notes, bare).read()
     for place in places:
-        if place.owned and not place.chains and place.gateway and place.takes:
-            document = next(d for d in documents if (d.namespace, d.name) == place.gateway)
-            note(document, f"port {place.port}, to which no VirtualService binds")
+        if place.owned and not place.chains and place.document and place.takes:
+            notes.note(place.document, f"port {place.port}, to which no VirtualService binds")
     return [
         Listener(name=place.name, port=place.port, chains=tuple(place.chains), label=place.label)
         for place in places
@@ -299,6 +315,7 @@ def _servers(document: Document, note: Note) -> Iterator[_Place]:
             label=server.port.name,
             port=number,
             gateway=(document.namespace, document.name),
+            document=document,
             hosts=[_server_host(each, document.namespace) for each in server.hosts],
             takes=takes,
             selector=frozenset(selector.items()),
@@ -344,7 +361,7 @@ def _server_host(host: str, namespace: str) -> tuple[str, str]:
     return (namespace if where == "." else where) if slash else "*", name
 
 
-def _settle(document: Document, place: _Place, places: list[_Place], warn: Warn) -> None:
+def _settle(document: Document, place: _Place, places: list[_Place], notes: Notes) -> None:
     """Say whose a port is that several servers want: the first's, shared by those for TLS."""
     for other in places:
         apart = place.selector and other.selector and place.selector != other.selector
@@ -355,7 +372,7 @@ def _settle(document: Document, place: _Place, places: list[_Place], warn: Warn)
             place.chains = other.chains
         elif place.takes:
             place.takes = None
-            warn(
+            notes.warn(
                 f"Istio gives port {place.port} to the first server that wants it,"
                 f" {other.name}: {place.name} gets no connection",
                 document,
@@ -376,8 +393,8 @@ class _VirtualServiceReader:
     workloads: Workloads
     rules: DestinationRules
     places: list[_Place]
-    note: Note
-    warn: Warn
+    notes: Notes
+    bare: bool
     hosts: list[str] = field(default_factory=list)
     gateways: list[str] = field(default_factory=list)
     seen: bool = True
@@ -386,24 +403,25 @@ class _VirtualServiceReader:
         """Read the rules and put them where they belong."""
         read = self.document.read(VirtualService)
         for path in self.document.unread(read):
-            self.note(self.document, path)
+            self.notes.note(self.document, path)
         spec, namespace = read.spec, self.document.namespace
         for index, host in enumerate(spec.hosts):
             _check_wildcard(self.document, host, f"spec.hosts[{index}]")
         self.hosts = [complete(each, namespace) for each in spec.hosts]
         self.gateways = spec.gateways or [_MESH]
         self.seen = exported(spec.export_to, namespace, GATEWAYS)
+        self._stand_in(spec)
         for index, name in enumerate(self.gateways):
             self._check_gateway(name, f"spec.gateways[{index}]")
         if not self.seen and self.gateways != [_MESH] and namespace != GATEWAYS:
-            self.warn(
+            self.notes.warn(
                 f"Istio's gateway does not see {self._name}: its exportTo hides it"
                 " from the namespace of the gateway",
                 self.document,
                 "spec.exportTo",
             )
         if _MESH in self.gateways and (spec.tcp or spec.tls):
-            self._add_mesh_places(spec.hosts)
+            self._add_mesh_places(spec)
         for index, tls in enumerate(spec.tls or ()):
             for number, match in enumerate(tls.match):
                 self._put(f"spec.tls[{index}]", f"match[{number}]", tls.route, match)
@@ -453,10 +471,10 @@ class _VirtualServiceReader:
 
     def _say_unreached(self, path: str, match: Match, near: Sequence[_Place]) -> None:
         """Say that a rule is for no port."""
-        self.note(self.document, f"{path}, which is for no port of its gateways")
+        self.notes.note(self.document, f"{path}, which is for no port of its gateways")
         if match.port is not None and all(place.port != match.port for place in near):
             ports = listed([str(port) for port in sorted({place.port for place in near})])
-            self.warn(
+            self.notes.warn(
                 f"{self.document.place(path)}: {path}.port: none of its gateways listens on"
                 f" {match.port}; ports found: {ports}",
                 self.document,
@@ -478,7 +496,7 @@ class _VirtualServiceReader:
                     "depends on the client, which is not carried out in the mesh",
                 )
             if value:
-                self.note(self.document, f"{path}.{name}, which a gateway ignores")
+                self.notes.note(self.document, f"{path}.{name}, which a gateway ignores")
 
     @staticmethod
     def _chains(
@@ -506,10 +524,12 @@ class _VirtualServiceReader:
         taken = {name for each in place.chains for name in each.sni or ("",)}
         if taken & set(chain.sni or ("",)):
             if place.routed_by is self.document:
-                self.note(self.document, f"{path} at {place.name}, where an earlier rule matches")
+                self.notes.note(
+                    self.document, f"{path} at {place.name}, where an earlier rule matches"
+                )
             else:
                 by = place.routed_by.name if place.routed_by else "another at the same port"
-                self.warn(
+                self.notes.warn(
                     f"Istio takes the first VirtualService of a port: {place.name} is routed by"
                     f" {by}, and {path} of {self._name} is ignored",
                     self.document,
@@ -559,7 +579,7 @@ class _VirtualServiceReader:
             meant.append(whole)
             if reason := self._unreachable(service, to.host, client):
                 text = f"{self._name}, {path}.host: {reason}: each connection to it fails"
-                self.warn(text, self.document, f"{path}.host")
+                self.notes.warn(text, self.document, f"{path}.host")
                 found.append(Destination(name=whole.name, weight=weight, endpoints=()))
             else:
                 found.append(
@@ -587,7 +607,7 @@ class _VirtualServiceReader:
             if any(_covers(host, each) or _covers(each, host) for each in self.hosts):
                 if where in {"*", own}:
                     return True
-                self.warn(
+                self.notes.warn(
                     f"Istio's {place.name} admits VirtualServices of namespace {where} only:"
                     f" {self._name} is in {own}, and is ignored there",
                     self.document,
@@ -605,8 +625,37 @@ class _VirtualServiceReader:
             & set(self.hosts)
         ]
 
-    def _add_mesh_places(self, hosts: Sequence[str]) -> None:
+    def _stand_in(self, spec: VirtualServiceSpec) -> None:
+        """Put servers in the place of Gateways, where no document has one."""
+        wanted = [(match.port or _HTTPS, "TLS") for rule in spec.tls or () for match in rule.match]
+        for rule in spec.tcp or ():
+            to = rule.route[0].destination.port
+            ports = [match.port for match in rule.match or [Match()]]
+            wanted += [(each or (to.number if to else BUILT_IN_PORT), "TCP") for each in ports]
+        for name in self.gateways:
+            if name == _MESH or not self.bare:
+                continue
+            gateway = self._gateway(name)
+            known = {place.port for place in self.places if place.gateway == gateway}
+            for port, protocol in dict(wanted).items():
+                if port in known:
+                    continue
+                named = f"Gateway {'/'.join(gateway)}"
+                text = f"{named} is in none of the documents: a server for {protocol} on port"
+                self.notes.say(f"{text} {port} stands in", self.document)
+                self.places.append(
+                    _Place(
+                        name=f"{named} port {port}",
+                        port=port,
+                        gateway=gateway,
+                        hosts=[("*", "*")],
+                        takes="tls" if protocol == "TLS" else "tcp",
+                    )
+                )
+
+    def _add_mesh_places(self, spec: VirtualServiceSpec) -> None:
         """Make a place of each port of the Services that the hosts name."""
+        hosts = spec.hosts
         if "*" in hosts:
             raise self.document.error(
                 f"spec.hosts[{hosts.index('*')}]", "Istio refuses * in the mesh; name Services"
@@ -619,15 +668,24 @@ class _VirtualServiceReader:
         for service in self._services():
             completed = service.host in self.hosts or any("*" in each for each in self.hosts)
             if not completed:
-                self.warn(
+                self.notes.warn(
                     f"Istio completes only names without a dot: the hosts of {self._name} are no"
                     f" Service to it, and its rules do not count in the mesh; write {service.host}",
                     self.document,
                     "spec.hosts",
                 )
-            for port in service.ports:
+            for port in service.ports or self._assumed_ports(spec):
                 if (service.host, port.port) not in known:
                     self.places.append(self._mesh_place(service, port, completed=completed))
+
+    @staticmethod
+    def _assumed_ports(spec: VirtualServiceSpec) -> list[ServicePort]:
+        """The ports of a Service that no document has: what the rules match, or lead to."""
+        rules = [*(spec.tcp or ()), *(spec.tls or ())]
+        matched = [match.port for rule in rules for match in rule.match or ()]
+        led = [each.destination.port for rule in rules for each in rule.route]
+        found = [each for each in matched if each] or [each.number for each in led if each]
+        return [ServicePort(port=each) for each in dict.fromkeys(found or [ANY_PORT])]
 
     def _mesh_place(self, service: Service, port: ServicePort, *, completed: bool) -> _Place:
         """A port of a Service in the mesh."""
@@ -641,7 +699,7 @@ class _VirtualServiceReader:
         elif service.headless:
             why = "it is headless, so that clients get the pods' own addresses"
         if why and completed:
-            self.warn(f"{name}: {why}: Istio takes no tcp rule for it", self.document)
+            self.notes.warn(f"{name}: {why}: Istio takes no tcp rule for it", self.document)
         if kind == "http" or service.headless or not completed:
             takes = None
         return _Place(name=name, port=port.port, gateway=None, takes=takes, service=(service, port))

@@ -83,6 +83,10 @@ def _read(path: Path, files: set[Path]) -> list[Document]:
         return parse(_text(path), str(path))
     if (kustomization := _kustomization_in(path)) is not None:
         return _read_kustomization(kustomization, files)
+    if _checked(path / "Chart.yaml", Path.is_file):
+        raise ManifestError(
+            f"{path}: is a Helm chart; render it first: helm template {path} | trio-echo rehearse -"
+        )
     entries = _checked(path, lambda folder: sorted(folder.iterdir()))
     inside = [each for each in entries if each.suffix in _SUFFIXES and _checked(each, Path.is_file)]
     if not inside:

@@ -13,7 +13,8 @@ from trio_echo.rehearsal.envoy_gateway import ENVOY_GATEWAY_GROUP
 from trio_echo.rehearsal.envoy_gateway import KINDS as ENVOY_GATEWAY_KINDS
 from trio_echo.rehearsal.gateway_api import gateway_api_listeners
 from trio_echo.rehearsal.gateway_api_listeners import Reader
-from trio_echo.rehearsal.istio import istio_listeners
+from trio_echo.rehearsal.istio import is_web, istio_listeners
+from trio_echo.rehearsal.notes import Notes
 from trio_echo.rehearsal.route import Notice, Plan, Route
 from trio_echo.rehearsal.workload_documents import KINDS, read_workloads
 
@@ -87,55 +88,6 @@ class NamespaceDocument(Lenient):
     metadata: Metadata
 
 
-class _Notes:
-    """Collects what is not carried out, and says it once for all that are alike.
-
-    Attributes:
-        warnings: what the data plane does in silence, in the order that it came.
-    """
-
-    def __init__(self) -> None:
-        self.warnings: list[Notice] = []
-        self._fields: dict[Document, list[str]] = {}
-        self._unknown: list[Document] = []
-        self._said: list[Notice] = []
-
-    def say(self, text: str, document: Document | None = None) -> None:
-        """Anything else, as it is, perhaps about a document."""
-        self._said.append(document.notice(text) if document else Notice(text))
-
-    def warn(self, text: str, document: Document, path: str = "") -> None:
-        """What the data plane does in silence, and nobody means."""
-        self.warnings.append(document.notice(text, path))
-
-    def unknown(self, document: Document) -> None:
-        """A document of a kind that is not rehearsed."""
-        self._unknown.append(document)
-
-    def note(self, document: Document, what: str) -> None:
-        """A part of a document."""
-        self._fields.setdefault(document, []).append(what)
-
-    def all(self) -> tuple[Notice, ...]:
-        """The notices, those that are alike with the place of the first."""
-        alike: dict[tuple[str, tuple[str, ...]], list[Document]] = {}
-        for document, fields in self._fields.items():
-            alike.setdefault((document.kind, tuple(fields)), []).append(document)
-        found = [
-            documents[0].notice(f"{kind} {_named(documents)}: not carried out: {_gathered(fields)}")
-            for (kind, fields), documents in alike.items()
-        ]
-        if self._unknown:
-            names = ", ".join(f"{each.kind} {each.name}".strip() for each in self._unknown)
-            found.insert(0, self._unknown[0].notice(f"not carried out: {names}"))
-        return (*dict.fromkeys(self._said), *found)
-
-
-def _named(documents: Sequence[Document]) -> str:
-    """The names of documents, each once."""
-    return ", ".join(dict.fromkeys(each.name for each in documents))
-
-
 def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | None = None) -> Plan:
     """Work out what the documents would do in a cluster.
 
@@ -148,7 +100,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         ManifestError: a document is wrong, two describe the same object, or no
             route leads anywhere.
     """
-    notes = _Notes()
+    notes = Notes()
     known: dict[str, list[Document]] = {"istio": [], "gateway-api": [], "workloads": []}
     namespaces: dict[str, dict[str, str]] = {}
     for group, document in _applied(documents, notes):
@@ -160,32 +112,30 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
             known[_ROOMS.get(group, "workloads")].append(document)
     meshed = {name for name, labels in namespaces.items() if _is_meshed(labels)}
     workloads = read_workloads(known["workloads"], parse, notes.note)
-    rules = DestinationRules(known["istio"], workloads, notes.note, notes.warn, meshed)
+    rules = DestinationRules(known["istio"], workloads, notes, meshed)
     reader = Reader(
         documents=known["gateway-api"],
         namespaces=namespaces,
         plane=plane,
         workloads=workloads,
         rules=rules,
-        note=notes.note,
-        say=notes.say,
-        warn=notes.warn,
+        notes=notes,
     )
-    own = istio_listeners(known["istio"], workloads, rules, notes.note, notes.warn)
+    own = istio_listeners(known["istio"], workloads, rules, notes)
     if own and plane not in {None, DEFAULT}:
         notes.say(f"VirtualServices are {DEFAULT.title}'s own, and run as it runs them")
     listeners = [*own, *gateway_api_listeners(reader)]
     if not listeners:
         raise NoRouteError(_nothing_routed(documents, notes.warnings))
     _warn_of_deciding(documents, notes)
-    backends = workloads.backends(_secure(listeners), notes.say)
+    backends = workloads.backends(_secure(listeners), notes)
     route = Route(listeners=tuple(listeners), backends=tuple(backends))
     notices = (*notes.all(), *map(Notice, (*_alike(route), *_certificates(route))))
     steps = None if workloads.steps is None else tuple(workloads.steps)
     return Plan(route, notices, warnings=tuple(dict.fromkeys(notes.warnings)), steps=steps)
 
 
-def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Document]]:
+def _applied(documents: Sequence[Document], notes: Notes) -> list[tuple[str, Document]]:
     """The documents that are rehearsed, with their group, as they are after all are applied.
 
     Raises:
@@ -193,9 +143,14 @@ def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Do
     """
     last: dict[tuple[str, str, str, str], Document] = {}
     for document in documents:
+        if not document.content:
+            continue
         group = document.api_version.rpartition("/")[0]
         if document.kind in KINDS and group in _GROUPS:
             group = _WORKLOADS
+        if not (document.kind and document.api_version):
+            found = listed(list(document.content))
+            raise document.error("", f"must have apiVersion and kind; fields found: {found}")
         versions = _VERSIONS.get((group, document.kind))
         if versions is None:
             if document.kind not in _DECIDING:
@@ -206,13 +161,7 @@ def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Do
                 "apiVersion",
                 f"{document.api_version} is not served; served: {', '.join(sorted(versions))}",
             )
-        for path, name in (("name", document.name), ("namespace", document.namespace)):
-            if name and not (_NAME.fullmatch(name) and len(name) <= _LONGEST_NAME):
-                raise document.error(
-                    f"metadata.{path}",
-                    f"must be lower-case letters, digits, - and ., {_LONGEST_NAME} at most,"
-                    f" got {name!r}",
-                )
+        _check_name(document)
         key = (group, document.kind, document.namespace, document.name)
         if key in last:
             text = f"{document.place()} replaces the one at {last[key].place()}"
@@ -222,7 +171,18 @@ def _applied(documents: Sequence[Document], notes: _Notes) -> list[tuple[str, Do
     return [(group, document) for (group, *_), document in last.items()]
 
 
-def _warn_of_deciding(documents: Sequence[Document], notes: _Notes) -> None:
+def _check_name(document: Document) -> None:
+    """Refuse a name that an API server refuses for the kinds that are rehearsed."""
+    for path, name in (("name", document.name), ("namespace", document.namespace)):
+        if name and not (_NAME.fullmatch(name) and len(name) <= _LONGEST_NAME):
+            raise document.error(
+                f"metadata.{path}",
+                f"must be lower-case letters, digits, - and ., {_LONGEST_NAME} at most,"
+                f" got {name!r}",
+            )
+
+
+def _warn_of_deciding(documents: Sequence[Document], notes: Notes) -> None:
     """Warn of kinds that decide what becomes of connections, and are not carried out.
 
     Raises:
@@ -268,25 +228,12 @@ def _secure(listeners: Sequence[Listener]) -> set[tuple[str, int]]:
     }
 
 
-def _gathered(fields: Sequence[str]) -> str:
-    """Paths with those of one parent together: ``spec.{a, b}, spec.c.d``."""
-    together: dict[str, list[str]] = {}
-    for each in fields:
-        parent, dot, name = each.rpartition(".")
-        whole = " " in each or not dot
-        together.setdefault("" if whole else f"{parent}.", []).append(each if whole else name)
-    return ", ".join(
-        parent + (f"{{{', '.join(names)}}}" if parent and len(names) > 1 else ", ".join(names))
-        for parent, names in together.items()
-    )
-
-
 def _nothing_routed(documents: Iterable[Document], warnings: Sequence[Notice]) -> str:
     """What to say when no route was found."""
     if warnings:
         return f"no route is left: {'; '.join(map(str, warnings))}"
     documents = list(documents)
-    web = [each for each in documents if each.kind == "HTTPRoute" or _is_web(each)]
+    web = [each for each in documents if each.kind == "HTTPRoute" or is_web(each)]
     if web:
         names = listed([f"{each.kind} {each.name}" for each in web])
         return f"no route for TCP or TLS found: {names} route HTTP only, which is not rehearsed"
@@ -296,13 +243,6 @@ def _nothing_routed(documents: Iterable[Document], warnings: Sequence[Notice]) -
         "no route found: give a VirtualService with its Gateway, or a TCPRoute or TLSRoute with"
         f" its Gateway, beside the Deployments and Services; found: {found}"
     )
-
-
-def _is_web(document: Document) -> bool:
-    """Whether it is a VirtualService for HTTP alone."""
-    spec = document.content.get("spec")
-    rules = {"http", "tcp", "tls"} & set(spec if isinstance(spec, dict) else ())
-    return document.kind == "VirtualService" and rules == {"http"}
 
 
 def _alike(route: Route) -> Iterable[str]:

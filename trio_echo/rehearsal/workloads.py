@@ -21,11 +21,14 @@ from trio_echo.rehearsal.route import Backend, manifest_ports
 from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
-    from trio_echo.rehearsal.documents import Document, Say
+    from trio_echo.rehearsal.documents import Document
+    from trio_echo.rehearsal.notes import Notes
     from trio_echo.rehearsal.route import Endpoint
 
 __all__ = [
+    "ANY_PORT",
     "DOMAIN",
+    "ROOT",
     "Complain",
     "Note",
     "Port",
@@ -43,7 +46,10 @@ Note: TypeAlias = "Callable[[Document, str], None]"
 """Takes what is not carried out, with the document that says it."""
 DOMAIN = "svc.cluster.local"
 
-_ANY_PORT = 9000
+ROOT = "istio-system"
+"""Istio's own namespace, whose rules hold everywhere, and whose Services come with Istio."""
+
+ANY_PORT = 9000
 """Of a Service that no manifest has, where the route names none."""
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
@@ -185,14 +191,15 @@ class Workloads:
                 return found
         if (found := self.find(host)) is not None:
             return found
-        if self._bare and "*" not in host:
+        elsewhere = where == ROOT and all(each.namespace != ROOT for each in self.services)
+        if (self._bare or elsewhere) and "*" not in host:
             return self._assume(host, namespace)
         there = listed([f"{each.name} in {each.namespace}" for each in self.services])
         in_words = f"Service {host}" if rest else f"Service {host} in namespace {namespace}"
         raise complain(f"there is no {in_words}; Services found: {there}")
 
     def _assume(self, host: str, namespace: str) -> Service:
-        """A Service for manifests that have none at all: a route by itself."""
+        """A Service that manifests need not have: of a route by itself, or Istio's own."""
         name, _, rest = host.partition(".")
         made = Service(
             namespace=rest.partition(".")[0] or namespace,
@@ -215,7 +222,7 @@ class Workloads:
             if port.port == number or (number is None and len(service.ports) == 1):
                 return port
         if service.assumed:
-            return ServicePort(port=number or _ANY_PORT)
+            return ServicePort(port=number or ANY_PORT)
         found = listed([str(port.port) for port in service.ports])
         if number is None:
             raise complain(f"must name a port of Service {service.name}; ports found: {found}")
@@ -347,13 +354,13 @@ class Workloads:
             )
         return number
 
-    def backends(self, secure: set[tuple[str, int]], say: Say) -> list[Backend]:
+    def backends(self, secure: set[tuple[str, int]], notes: Notes) -> list[Backend]:
         """Everything that runs: echo servers of ours, and those that stand in.
 
         Args:
             secure: backends' names and ports that are reached by TLS which is
                 passed through, so that who stands in must speak it.
-            say: takes a line for each that stands in.
+            notes: takes a line for each that stands in.
         """
         ours = [each for each in self.workloads if each.config is not None and not each.role]
         found = [_shape(each) for each in ours]
@@ -367,7 +374,7 @@ class Workloads:
             numbers = manifest_ports(backend.config)
             ports = f"port{'s' * (len(numbers) > 1)} {listed([str(one) for one in numbers])}"
             who = f"an echo server named {names[each]} stands in on {ports}"
-            say(f"{_says(each)}: {who}", each.document)
+            notes.say(f"{_says(each)}: {who}", each.document)
         return found
 
     def _candidates(self, workload: Workload) -> list[str]:
