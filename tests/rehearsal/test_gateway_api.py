@@ -765,3 +765,16 @@ def test_udp_has_ports_of_its_own() -> None:
     both = f"{{name: udp, protocol: UDP, port: 9000}}, {TCP}"
     (listener,) = plan(BACKENDS, gateway(both), route(BOTH)).route.listeners
     assert listener.title == "Gateway default/gateway port 9000 (tcp)"
+
+
+def test_service_of_a_gateway_is_known() -> None:
+    """Istio makes one for each Gateway, and traffic out of the mesh goes through it."""
+    to = "{name: gateway-istio, port: 9000}"
+    through = route(to, "{name: echo, kind: Service, group: '', port: 7000}")
+    found = plan(BACKENDS, gateway(TCP), through, called("in", route(BOTH)))
+    assert shares(found)[1] == (7000, (), {"gateway-istio": 1})
+    own = service("gateway-istio", "{version: v1}", "[{port: 9000}]")
+    found = plan(BACKENDS, gateway(TCP), own, through, called("in", route(BOTH)))
+    assert shares(found)[1] == (7000, (), {"one": 1})
+    with pytest.raises(ManifestError, match="there is no Service gateway-eg in namespace default"):
+        plan(BACKENDS, gateway(TCP, class_="eg"), route(to.replace("-istio", "-eg")))

@@ -860,5 +860,32 @@ spec: {{host: {host}, subsets: [{{name: out}}]}}
     name = ("out.example.com",)
     assert shares(found) == [(443, name, {"out.example.com": 100}), (443, name, {"out": 100})]
     assert notices(found, ["istio-egressgateway is not among the manifests"])
+    assert not found.warnings
     with pytest.raises(ManifestError, match=r"there is no Service nothing\.default"):
         plan(out, gateway, through.replace("istio-egressgateway.istio-system", "nothing.default"))
+
+
+def test_subnets_that_are_all_addresses_of_a_host_do_not_choose() -> None:
+    """As in Istio's page on databases outside the mesh; a part of them would choose."""
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db}
+spec:
+  hosts: [db.tcp.svc]
+  addresses: [192.0.2.7/32, 192.0.2.8/32]
+  ports: [{number: 27017, name: tcp, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.7}]
+"""
+    rule = virtual_service(
+        tcp(
+            "  - match: [{destinationSubnets: [192.0.2.7/32, 192.0.2.8/32], port: 27017}]",
+            "    route: [{destination: {host: db.tcp.svc}}]",
+        ),
+        hosts="[db.tcp.svc]",
+        gateways="[mesh]",
+    )
+    assert shares(plan(entry, rule)) == [(27017, (), {"192.0.2.7": 100})]
+    with pytest.raises(ManifestError, match="destinationSubnets: depends on the client or its"):
+        plan(entry, rule.replace(", 192.0.2.8/32", ""))

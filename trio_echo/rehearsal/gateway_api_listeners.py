@@ -17,6 +17,7 @@ from trio_echo.rehearsal.dataplane import DEFAULT, PLANES, plane_of
 from trio_echo.rehearsal.documents import Lenient, Metadata, Strict
 from trio_echo.rehearsal.envoy_gateway import Policies
 from trio_echo.rehearsal.route import Termination
+from trio_echo.rehearsal.workloads import DOMAIN, Service, ServicePort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.envoy import Plane
     from trio_echo.rehearsal.notes import Notes
     from trio_echo.rehearsal.route import Chain
-    from trio_echo.rehearsal.workloads import Service, Workloads
+    from trio_echo.rehearsal.workloads import Workloads
 
 __all__ = ["GROUP", "Grants", "Place", "Port", "Reader", "places"]
 
@@ -404,6 +405,8 @@ def places(reader: Reader) -> list[Place]:
             plane = classes.plane(document, read.spec.gateway_class_name)
             owner = _Owner(document, read.spec, plane)
             gateways[owner.key] = owner
+            if plane is DEFAULT:
+                _add_service(reader, document, read.spec)
             found += _listeners(reader, owner, document, read.spec.listeners)
     for document in reader.documents:
         if document.kind in {"ListenerSet", "XListenerSet"}:
@@ -412,6 +415,16 @@ def places(reader: Reader) -> list[Place]:
     for service in reader.workloads.services:
         found += _service_places(service)
     return found
+
+
+def _add_service(reader: Reader, document: Document, spec: GatewaySpec) -> None:
+    """Add the Service that Istio makes for a Gateway, to which routes of the mesh may lead."""
+    name = f"{document.name}-{spec.gateway_class_name}"
+    host = f"{name}.{document.namespace}.{DOMAIN}"
+    if reader.workloads.find(host) is None:
+        ports = tuple(ServicePort(port=each.port) for each in spec.listeners)
+        made = Service(namespace=document.namespace, name=name, ports=ports, selector={}, host=host)
+        reader.workloads.services.append(made)
 
 
 class _Classes:

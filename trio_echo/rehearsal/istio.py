@@ -453,8 +453,6 @@ class _VirtualServiceReader:
         found = [
             place for place in near if match.port in {None, place.port} and self._is_for(place)
         ]
-        # Wherever it leads, it must lead somewhere.
-        self._destinations(rule, route, GATEWAYS)
         reached = False
         for place in found:
             client = self.document.namespace if place.service else GATEWAYS
@@ -467,6 +465,10 @@ class _VirtualServiceReader:
                 reached = True
                 self._add_unrouted(place, self._destinations(rule, route, client)[1])
         if not reached:
+            # Wherever it leads, it must lead somewhere.
+            self._destinations(
+                rule, route, GATEWAYS if wanted - {None} else self.document.namespace
+            )
             self._say_unreached(f"{rule}.{which}", match, near)
 
     def _say_unreached(self, path: str, match: Match, near: Sequence[_Place]) -> None:
@@ -489,14 +491,20 @@ class _VirtualServiceReader:
             "sourceNamespace": match.source_namespace,
             "sourceSubnet": match.source_subnet,
         }
+        if mesh and set(match.destination_subnets or ()) >= self._addresses():
+            given["destinationSubnets"] = None  # all that clients can connect to
         for name, value in given.items():
             if value and mesh:
                 raise self.document.error(
                     f"{path}.{name}",
-                    "depends on the client, which is not carried out in the mesh",
+                    "depends on the client or its address, which is not carried out in the mesh",
                 )
             if value:
                 self.notes.note(self.document, f"{path}.{name}, which a gateway ignores")
+
+    def _addresses(self) -> set[str]:
+        """The addresses of the hosts, as ServiceEntries give them; one of none for others."""
+        return {each for service in self._services() for each in service.addresses or ("",)}
 
     @staticmethod
     def _chains(
@@ -676,7 +684,10 @@ class _VirtualServiceReader:
                 )
             for port in service.ports or self._assumed_ports(spec):
                 if (service.host, port.port) not in known:
-                    self.places.append(self._mesh_place(service, port, completed=completed))
+                    place = self._mesh_place(service, port, completed=completed)
+                    self.places.append(place)
+                    if completed and (spec.tcp or place.takes is None):
+                        self._say_unused(place)
 
     @staticmethod
     def _assumed_ports(spec: VirtualServiceSpec) -> list[ServicePort]:
@@ -692,17 +703,22 @@ class _VirtualServiceReader:
         kind = port.speaks
         takes: _Kind | None = "tls" if kind == "tls" else "tcp"
         name = f"Service {service.namespace}/{service.name} port {port.port}"
-        why = ""
-        if kind != "tcp":
+        if kind == "http" or service.headless or not completed:
+            takes = None
+        return _Place(name=name, port=port.port, gateway=None, takes=takes, service=(service, port))
+
+    def _say_unused(self, place: _Place) -> None:
+        """Say why Istio takes no rule for a port of a Service, where it does not."""
+        assert place.service is not None  # noqa: S101 - it is in the mesh
+        service, port = place.service
+        if port.speaks != "tcp":
             shown = port.app_protocol or port.name
             why = f"its protocol is {shown}, by its name or appProtocol"
         elif service.headless:
             why = "it is headless, so that clients get the pods' own addresses"
-        if why and completed:
-            self.notes.warn(f"{name}: {why}: Istio takes no tcp rule for it", self.document)
-        if kind == "http" or service.headless or not completed:
-            takes = None
-        return _Place(name=name, port=port.port, gateway=None, takes=takes, service=(service, port))
+        else:
+            return
+        self.notes.warn(f"{place.name}: {why}: Istio takes no tcp rule for it", self.document)
 
     def _gateway(self, name: str) -> tuple[str, str]:
         """A Gateway's namespace and name."""

@@ -232,11 +232,12 @@ class EntrySelector(Lenient):
 class EntrySpec(Lenient):
     """Hosts, ports and addresses."""
 
-    ignored: ClassVar[frozenset[str]] = frozenset({"location", "resolution", "addresses"})
+    ignored: ClassVar[frozenset[str]] = frozenset({"location", "resolution"})
     hosts: Annotated[list[str], msgspec.Meta(min_length=1)]
     ports: list[EntryPort] | None = None
     endpoints: list[EntryEndpoint] | None = None
     workload_selector: EntrySelector | None = None
+    addresses: list[str] | None = None
     export_to: list[str] | None = None
 
 
@@ -502,6 +503,7 @@ def _read_entry(document: Document, note: Note) -> list[Service]:
             document=document,
             host=host,
             export_to=tuple(spec.export_to or ()),
+            addresses=tuple(spec.addresses or ()),
             behind=behind,
         )
         for host in spec.hosts

@@ -130,6 +130,7 @@ class Service:
         headless: whether clients get the pods' own addresses.
         host: its fully qualified name.
         export_to: the namespaces that see it, where it says so.
+        addresses: where clients find it, as a ServiceEntry says.
         behind: what a ServiceEntry itself lists.
         assumed: whether no manifest has it.
         kind: what the manifests call it.
@@ -143,6 +144,7 @@ class Service:
     headless: bool = False
     host: str = ""
     export_to: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
     behind: tuple[Workload, ...] = ()
     assumed: bool = False
     kind: str = "Service"
