@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import yaml
-from cluster import apply, argo, changes, envoy_gateway, istio, judge, readme
+from cluster import apply, argo, changes, envoy_gateway, istio, jobs, judge, readme
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CHECKS: Mapping[str, Callable[[Node], Awaitable[None]]] = {
     **apply.CHECKS,
+    **jobs.CHECKS,
     **judge.CHECKS,
     **changes.CHECKS,
     **argo.CHECKS,

@@ -436,6 +436,10 @@ class Pod:
                 ("Ready", ready),
             )
         ]
+        ours = {each["type"] for each in conditions}
+        others = self._document.get("status", {}).get("conditions", [])
+        # An eviction leaves one that the Job's controller reads.
+        conditions += [each for each in others if each["type"] not in ours]
         return {
             "phase": phase,
             "hostIP": NODE,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from kustomized import container, every, matches, pick, render
 
+from trio_echo.cli.output import ExitCode
+
 PLACES = {
     "probe": "istio-ingressgateway.istio-system:31400",
     "probe/gateway-api": "tcp-echo-gateway-istio:31400",
@@ -62,6 +64,18 @@ def test_a_wrong_split_fails_the_job_once(folder: str) -> None:
     assert job["backoffLimit"] == 0
     assert job["template"]["spec"]["restartPolicy"] == "Never"
     assert job["activeDeadlineSeconds"] > float(wait.removeprefix("--wait="))
+
+
+@pytest.mark.parametrize("folder", PLACES)
+def test_an_eviction_is_no_verdict(folder: str) -> None:
+    """It is looked at first: an evicted probe ends with a code of its own."""
+    ignore, fail = pick(render(folder), "Job")["spec"]["podFailurePolicy"]["rules"]
+
+    assert ignore["action"] == "Ignore"
+    assert ignore["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert fail["action"] == "FailJob"
+    told = {*fail["onExitCodes"]["values"]}
+    assert told == {*ExitCode} - {ExitCode.PASS, ExitCode.INTERRUPTED}
 
 
 def test_only_the_mesh_probe_asks_for_a_sidecar() -> None:
