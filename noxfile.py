@@ -168,10 +168,9 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """The sdist holds all that is in the clone, the wheel is made of it, and the wheel runs."""
+    """In dist/package: the sdist, which has all of the clone, and its wheel, which runs."""
     install_only(session, "package")
-    folder = Path(session.create_tmp())
-    built, fresh = folder / "dist", folder / "fresh"
+    built, fresh = Path("dist/package"), Path(session.create_tmp())
     shutil.rmtree(built, ignore_errors=True)
     session.run("python", "-m", "build", f"--outdir={built}", silent=True)
     [wheel], [sdist] = built.glob("*.whl"), built.glob("*.tar.gz")

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from reports import drawn, made
 
 from trio_echo.prober import words
+from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.document import to_json
 from trio_echo.prober.github import annotation, complaints, summary
 from trio_echo.prober.junit import to_junit
@@ -131,6 +132,14 @@ def test_a_verdict_is_annotated_unless_it_is_a_pass() -> None:
     assert (second.name, second.properties["title"]) == ("warning", "trio-echo: short")
     assert (third.name, third.properties["title"]) == ("error", "trio-echo")
     assert last == Command("error", {"title": "trio-echo"}, "lost: 2\n100 %")
+
+
+def test_where_nothing_answered_there_is_no_table() -> None:
+    """What happened instead is said."""
+    written = summary({"": made([Result(Outcome.RESET, detail="reset")] * 3, expect={"one": 1})})
+    assert "|" not in written
+    assert "COULD NOT MEASURE" in written
+    assert "\n- " in written
 
 
 def test_a_table_of_many_backends_is_cut() -> None:
