@@ -74,6 +74,33 @@ async def test_verdicts(
     assert done.stdout.decode().startswith(words)
 
 
+async def test_any_protocol(tmp_path: Path) -> None:
+    """What is sent, what names a backend, and the same in the report."""
+
+    async def greeting(stream: trio.abc.Stream) -> None:
+        assert await stream.receive_some() == b"\0who\xff\r\n"
+        await stream.send_all(b"I am one\r\n")
+
+    path = tmp_path / "report.json"
+    asking = ("--send", r"\0who\xff\r\n", "--identify", r"am (\w+)", "--proxy-protocol", "v1")
+
+    async def behind_a_header(stream: trio.abc.Stream) -> None:
+        header = b""
+        while not header.endswith(b"\r\n"):
+            header += await stream.receive_some(1)
+        assert header.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+        await greeting(stream)
+
+    async with backend(behind_a_header) as target:
+        done = await run("probe", target, *asking, "--expect", "one=1", "--json", path)
+    assert done.returncode == 0
+    assert valid(path.read_bytes())["runs"][0]["asked"] == {
+        "send": r"\0who\xff\r\n",
+        "identify": r"am (\w+)",
+        "proxy_protocol": "v1",
+    }
+
+
 async def test_could_not_measure() -> None:
     """Exit 4, with the reason, the hint, and a valid object on stdout alone."""
     sock, target = closed_port()
@@ -212,6 +239,27 @@ async def test_log_says_a_line_now_and_then() -> None:
         (["x:1", "--sni", "a", "--half-close"], "--half-close: cannot go with TLS"),
         (["x:1", "--json", "/nowhere/report.json"], "--json: cannot write '/nowhere/report.json'"),
         (["x:1", "--svg", "/"], "--svg: cannot write '/'"),
+        (["x:1", "--send", "x"], "--send: needs --identify, which finds the name in the answer"),
+        (
+            ["x:1", "--send", "\\q", "--identify", "(x)"],
+            r"--send: must have \r \n \t \0",
+        ),
+        (["x:1", "--identify", "x"], "--identify: must have a group around the name, such as"),
+        (["x:1", "--identify", "("], "--identify: is no expression of RE2: missing ), got '('"),
+        (["x:1", "--identify", "(x)", "--lines", "2"], "--lines: cannot go with --identify"),
+        (["x:1", "--identify", "(x)", "--half-close"], "--half-close: cannot go with --identify"),
+        (["x:1", "--identify", "(x)", "--payload-size", "50"], "--payload-size: cannot go with"),
+        (["x:1", "--identify", "(x)", "--identify-cert", "cn"], "--identify-cert: cannot go with"),
+        (
+            ["x:1", "--identify-cert", "cn", "--lines", "2"],
+            "--lines: cannot go with --identify",
+        ),
+        (["x:1", "--identify-cert", "cn", "--half-close"], "--half-close: cannot go with TLS"),
+        (
+            ["x:1", "--identify-cert", "dn"],
+            "must be cn, san, serial or sha256, got 'dn'",
+        ),
+        (["x:1", "--proxy-protocol", "v3"], "--proxy-protocol: must be v1 or v2, got 'v3'"),
         ([], "Missing argument 'HOST:PORT'"),
     ],
 )
