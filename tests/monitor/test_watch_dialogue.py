@@ -74,7 +74,6 @@ def test_held_connections_where_the_server_speaks_first() -> None:
 
 def test_held_connections_known_by_certificate() -> None:
     """Nothing is ever sent over them."""
-
     lasted: list[float] = []
 
     async def silent(stream: trio.abc.Stream) -> None:

@@ -96,6 +96,9 @@ def test_any_target_is_taken_or_refused(target: str) -> None:
         ("expect", {"one": -1}),
         ("payload_size", 31),
         ("payload_size", 65537),
+        ("send", b"x"),
+        ("identify_cert", "dn"),
+        ("proxy_protocol", "v3"),
         ("source_addresses", ["localhost"]),
         ("source_addresses", ["127.0.0.1", "::1"]),
     ],
@@ -140,3 +143,17 @@ def test_half_close_and_tls_exclude_each_other() -> None:
     """TLS ends both sides at once."""
     with pytest.raises(ConfigError, match="cannot go with TLS"):
         ProbeConfig(target="x:1", half_close=True, tls=ProbeTLS())
+
+
+def test_a_request_is_no_longer_than_a_server_takes() -> None:
+    """It is sent on every connection."""
+    with pytest.raises(ConfigError, match="must be 65536 bytes at most, got 65537") as refused:
+        ProbeConfig(target="x:1", send=b"x" * 65_537, identify="(x)")
+    assert refused.value.field == "send"
+
+
+def test_a_certificate_takes_tls() -> None:
+    """Asking for the one is asking for the other."""
+    assert ProbeConfig(target="x:1", identify_cert="cn").tls == ProbeTLS()
+    own = ProbeTLS(server_name="db.test")
+    assert ProbeConfig(target="x:1", identify_cert="cn", tls=own).tls is own
