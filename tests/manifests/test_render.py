@@ -26,6 +26,7 @@ DEFINITIONS = {
     "monitoring.coreos.com/Probe": "probes.monitoring.coreos.com",
     "monitoring.coreos.com/PrometheusRule": "prometheusrules.monitoring.coreos.com",
     "monitoring.coreos.com/ServiceMonitor": "servicemonitors.monitoring.coreos.com",
+    "flagger.app/Canary": "canaries.flagger.app",
 }
 BEFORE_1_6 = {"gateway.networking.k8s.io/TCPRoute": "tcproutes.gateway.networking.k8s.io.v1alpha2"}
 
