@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from math import exp, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,14 +24,15 @@ from trio_echo.server.admin import render
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import Metric
 
     from trio_echo.monitor.record import Record
     from trio_echo.prober.latency import Histogram
+    from trio_echo.prober.split import Interval
 
-__all__ = ["Exposition", "watch_front"]
+__all__ = ["Exposition", "share_families", "watch_front"]
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds at which the buckets of a latency end."""
@@ -91,33 +92,10 @@ class Exposition(Collector):
         answers = CounterMetricFamily(
             "trio_echo_watch_connections", "Connections answered.", labels=["backend"]
         )
-        expected = GaugeMetricFamily(
-            "trio_echo_watch_expected_share", "The share that is expected.", labels=["backend"]
-        )
-        now = GaugeMetricFamily(
-            "trio_echo_watch_share",
-            "The share of the connections in the sliding window.",
-            labels=["backend"],
-        )
-        low = GaugeMetricFamily(
-            "trio_echo_watch_share_low",
-            "The lower end of the interval of the true share, by the sliding window.",
-            labels=["backend"],
-        )
-        high = GaugeMetricFamily(
-            "trio_echo_watch_share_high",
-            "The upper end of the interval of the true share, by the sliding window.",
-            labels=["backend"],
-        )
         for share in record.shares:
-            labels = [shown_name(share.name)]
-            answers.add_metric(labels, share.answers)
-            now.add_metric(labels, share.share)
-            low.add_metric(labels, share.interval.low)
-            high.add_metric(labels, share.interval.high)
-            if share.expected is not None:
-                expected.add_metric(labels, share.expected)
-        yield from (answers, expected, now, low, high)
+            answers.add_metric([shown_name(share.name)], share.answers)
+        yield answers
+        yield from share_families("trio_echo_watch", record.shares)
         failures = CounterMetricFamily(
             "trio_echo_watch_failures", "Connections that failed.", labels=["outcome"]
         )
@@ -164,6 +142,40 @@ class Exposition(Collector):
                 buckets, total = _buckets(histogram)
                 family.add_metric([shown_name(backend)], buckets, sum_value=total)
             yield family
+
+
+class _Share(Protocol):
+    """One backend: as it calls itself, and its shares from 0 to 1."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def expected(self) -> float | None: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def interval(self) -> Interval: ...
+
+
+def share_families(prefix: str, shares: Iterable[_Share]) -> Iterator[Metric]:
+    """Gauges of the expected shares, those of the sample, and the ends of their intervals."""
+    expected, sample, low, high = families = [
+        GaugeMetricFamily(f"{prefix}_{name}", text, labels=["backend"])
+        for name, text in (
+            ("expected_share", "The share that is expected."),
+            ("share", "The share of the connections of the sample."),
+            ("share_low", "The lower end of the interval of the true share."),
+            ("share_high", "The upper end of the interval of the true share."),
+        )
+    ]
+    for share in shares:
+        labels = [shown_name(share.name)]
+        sample.add_metric(labels, share.share)
+        low.add_metric(labels, share.interval.low)
+        high.add_metric(labels, share.interval.high)
+        if share.expected is not None:
+            expected.add_metric(labels, share.expected)
+    return iter(families)
 
 
 def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:

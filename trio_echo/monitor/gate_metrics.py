@@ -15,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from trio_echo.monitor.exposition import share_families
 from trio_echo.prober.counts import Outcome
 from trio_echo.prober.remarks import shown_name
 from trio_echo.prober.split import Verdict
@@ -124,31 +125,10 @@ class Scraped(Collector):
         answers = GaugeMetricFamily(
             "trio_echo_probe_connections", "Connections answered.", labels=["backend"]
         )
-        expected = GaugeMetricFamily(
-            "trio_echo_probe_expected_share", "The share that is expected.", labels=["backend"]
-        )
-        share = GaugeMetricFamily(
-            "trio_echo_probe_share", "The share of the connections.", labels=["backend"]
-        )
-        low = GaugeMetricFamily(
-            "trio_echo_probe_share_low",
-            "The lower end of the interval of the true share.",
-            labels=["backend"],
-        )
-        high = GaugeMetricFamily(
-            "trio_echo_probe_share_high",
-            "The upper end of the interval of the true share.",
-            labels=["backend"],
-        )
         for backend in report.backends:
-            labels = [shown_name(backend.name)]
-            answers.add_metric(labels, backend.connections)
-            share.add_metric(labels, backend.share)
-            low.add_metric(labels, backend.interval.low)
-            high.add_metric(labels, backend.interval.high)
-            if backend.expected is not None:
-                expected.add_metric(labels, backend.expected)
-        yield from (answers, expected, share, low, high)
+            answers.add_metric([shown_name(backend.name)], backend.connections)
+        yield answers
+        yield from share_families("trio_echo_probe", report.backends)
         failures = GaugeMetricFamily(
             "trio_echo_probe_failures", "Connections that failed.", labels=["outcome"]
         )
