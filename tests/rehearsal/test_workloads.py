@@ -368,6 +368,18 @@ def test_later_document_replaces_an_earlier_one() -> None:
     assert shares(plan(older, ISTIO)) == shares(plan(ISTIO))
 
 
+@pytest.mark.parametrize("option", ["greeting", "proxy-protocol"])
+def test_what_the_probe_does_not_speak_is_left_out(option: str) -> None:
+    """It asks every backend for an echo, and Envoy sends no header."""
+    text = deployment("tcp-echo-v1", "v1", f"['9000', one, --{option}]")
+    found = plan(ISTIO, text)
+    usual = plan(ISTIO, text.replace(f", --{option}", ""))
+    assert found.route == usual.route
+    assert f"Deployment tcp-echo-v1: not carried out: --{option}" in "\n".join(
+        map(str, found.notices)
+    )
+
+
 @pytest.mark.parametrize(
     ("label", "prefix"), [("version", "v1"), ("pod-template-hash", "tcp-echo-v1")]
 )

@@ -397,6 +397,12 @@ class _Reader:
             for each in others:
                 what = f"container {each.name} ({_what(each)}), no echo server of ours"
                 self._note(document, what)
+            if config.greeting:
+                self._note(document, "--greeting, which changes nothing about the route")
+            if config.proxy_protocol:
+                sender = "in the cluster something has to send the PROXY header"
+                self._note(document, f"--proxy-protocol ({sender})")
+            config = replace(config, greeting=False, proxy_protocol=False)
         return Workload(
             name=f"{document.namespace}/{document.name}",
             namespace=document.namespace,
