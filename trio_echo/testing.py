@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,8 +89,9 @@ def echo_backend(prefix: str, *, port: int = 0, **settings: Any) -> Iterator[Ech
         try:
             yield EchoBackend(prefix, real_port)
         finally:
-            stop()
-            ended.result()
+            with suppress(trio.RunFinishedError):
+                stop()
+            ended.result()  # raises what ended it, if it was not this
 
 
 def split_probe(target: str, **settings: Any) -> Report:
