@@ -121,6 +121,8 @@ def test_nothing_in_time() -> None:
     """Silence is another outcome than an answer without a name."""
     answer = Pattern(b"", "(x)").answer(b"")
     assert answer.late().outcome is Outcome.READ_TIMEOUT
+    assert answer.late().detail == "nothing was sent, and the server did not speak first"
+    assert not Pattern(b"who", "(x)").answer(b"who").late().detail
     assert answer.feed(b"y\n") is None
     assert answer.late().detail == r"no match for --identify in 2 bytes: 'y\n'"
 

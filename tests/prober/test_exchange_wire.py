@@ -63,6 +63,7 @@ def chained(error: BaseException) -> trio.BrokenResourceError:
         (OSError(errno.ETIMEDOUT, "timed out"), False, Outcome.CONNECT_TIMEOUT, "timed out"),
         (OSError(errno.ETIMEDOUT, "timed out"), True, Outcome.READ_TIMEOUT, "timed out"),
         (OSError(errno.EPIPE, "broken pipe"), True, Outcome.RESET, "broken pipe"),
+        (OSError(errno.ENOTCONN, "not connected"), False, Outcome.RESET, "not connected"),
         (OSError(errno.EHOSTUNREACH, "no route"), False, Outcome.UNREACHABLE, "no route"),
         (OSError(errno.ENOBUFS, "no buffers"), True, Outcome.LOCAL, "no buffers"),
         (OSError(errno.EADDRNOTAVAIL, "no ports"), False, Outcome.LOCAL, "no ports"),

@@ -232,16 +232,17 @@ class Pattern:
         """The same every time."""
         return self._send
 
-    def answer(self, _request: bytes) -> Answer:
+    def answer(self, request: bytes) -> Answer:
         """Take what comes, up to a number of bytes."""
-        return _PatternAnswer(self._search)
+        return _PatternAnswer(self._search, asked=bool(request))
 
 
 class _PatternAnswer:
     """Looks for the first place at which the expression matches what came until there."""
 
-    def __init__(self, search: _Search) -> None:
+    def __init__(self, search: _Search, *, asked: bool) -> None:
         self._search = search
+        self._asked = asked
         self._came = b""
 
     def feed(self, chunk: bytes) -> str | None:
@@ -268,7 +269,8 @@ class _PatternAnswer:
 
     def late(self) -> FailureError:
         if not self._came:
-            return FailureError(Outcome.READ_TIMEOUT, "")
+            silent = "" if self._asked else "nothing was sent, and the server did not speak first"
+            return FailureError(Outcome.READ_TIMEOUT, silent)
         unfinished = ", the last line unfinished" if self._came[-1] not in b"\n\0" else ""
         return self._missed(unfinished)
 

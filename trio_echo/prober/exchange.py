@@ -44,6 +44,7 @@ _BY_ERRNO = {
     errno.ECONNRESET: Outcome.RESET,
     errno.ECONNABORTED: Outcome.RESET,
     errno.EPIPE: Outcome.RESET,
+    errno.ENOTCONN: Outcome.RESET,  # by the time that one asks for the other end's address
 }
 
 _EXHAUSTED = {
