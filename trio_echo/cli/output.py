@@ -83,8 +83,8 @@ class Words:
         self.write(lines)
 
     def write(self, lines: Sequence[str]) -> None:
-        """Print lines as they are."""
-        if self.failure is None:
+        """Print lines as they are, if there are any."""
+        if lines and self.failure is None:
             try:
                 self.file.write("\n".join(lines) + "\n")
                 self.file.flush()
