@@ -319,3 +319,38 @@ def test_unknown_kinds_are_noticed() -> None:
         plan("")
     with pytest.raises(ManifestError, match=r"no route found: .*; found: PodDisruptionBudget x"):
         plan(unknown)
+
+
+def test_objects_of_json_in_a_row_are_documents() -> None:
+    """As ``kubectl`` takes them; each has its own lines."""
+    first, second = parse('{"kind": "A",\n "x": {}}\n\n{"kind": "B",\n "y": [1]}\n', "f")
+    assert first.place("x") == "f:2, document 1 (A)"
+    assert second.place("y[0]") == "f:5, document 2 (B)"
+    with pytest.raises(ManifestError, match=r"f:1:15: did not find expected <document start>"):
+        parse('{"kind": "A"} {"kind": ', "f")
+
+
+def test_numbers_that_json_has_no_other_form_for_are_whole() -> None:
+    """A weight of 80.0 is 80 for an API server."""
+    halves = ISTIO.replace("weight: 80", "weight: 80.0").replace("weight: 20", "weight: 2e1")
+    assert plan(halves).route == plan(ISTIO).route
+    with pytest.raises(ManifestError, match=r"must be a whole number, got 80\.5"):
+        plan(ISTIO.replace("weight: 80", "weight: 80.5"))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("kind: Service", "kind: service"),
+        ("kind: Deployment", "kind: Deployments"),
+        ("kind: DestinationRule", "kind: DestinationRules"),
+        ("kind: Gateway", "kind: Gatway"),
+    ],
+)
+def test_slip_in_a_kind_is_told(right: str, wrong: str) -> None:
+    """An API server knows no such kind; a note would let a stand-in pass for it."""
+    message = f"is it {right.removeprefix('kind: ')}\\?"
+    with pytest.raises(ManifestError, match=message):
+        plan(ISTIO.replace(right, wrong, 1))
+    other = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}"
+    assert notices(plan(ISTIO, other), ["not carried out: HTTPRoute web"])

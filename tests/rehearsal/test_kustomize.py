@@ -216,7 +216,7 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Missing, or no text."""
     with pytest.raises(ManifestError, match=r"missing.yaml: No such file or directory"):
         read(tmp_path / "missing.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfd")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\x00")
     with pytest.raises(ManifestError, match=r"binary.yaml: is no UTF-8 text"):
         read(tmp_path / "binary.yaml")
 
@@ -283,4 +283,11 @@ def test_folder_with_a_chart_is_to_be_rendered(tmp_path: Path) -> None:
     (tmp_path / "Chart.yaml").write_text("name: x")
     (tmp_path / "values.yaml").write_text("replicas: 1")
     with pytest.raises(ManifestError, match=rf"render it first: helm template {tmp_path} \| "):
+        read(tmp_path)
+
+
+def test_text_that_a_shell_wrote_in_another_encoding_is_named(tmp_path: Path) -> None:
+    """PowerShell's ``>`` writes UTF-16."""
+    (tmp_path / "x.yaml").write_text("kind: A", encoding="utf-16")
+    with pytest.raises(ManifestError, match=r"x\.yaml: is UTF-16 text; save it as UTF-8"):
         read(tmp_path)

@@ -54,6 +54,7 @@ spec:
             "x",
         ),
         ("image: docker.io/istio/tcp-echo-server:1.3, args: ['9000', hello]", [9000], "hello"),
+        ("image: me/tcp-echo-server, command: [/bin/main], args: ['9', a]", [9], "a"),
         ("image: any, command: [trio-echo, serve], args: ['7', a]", [7], "a"),
         ("image: any, command: [/opt/bin/trio-echo, serve, '7', a]", [7], "a"),
         ("image: any, command: [python, -m, trio_echo, serve, '7', a]", [7], "a"),
@@ -83,7 +84,11 @@ def test_container_becomes_a_server(container: str, ports: list[int], prefix: st
 
 @pytest.mark.parametrize(
     "container",
-    ["image: nginx", "image: trio-echo, command: [sleep, '9']", "command: [trio-echo, probe, x]"],
+    [
+        "image: nginx, command: [/bin/main]",
+        "image: trio-echo, command: [sleep, '9']",
+        "command: [trio-echo, probe, x]",
+    ],
 )
 def test_other_container_that_no_route_reaches_runs_nothing(container: str) -> None:
     """Not every Deployment is a backend."""
@@ -454,9 +459,54 @@ def test_services_by_number_and_by_name() -> None:
     assert notices(found, ["port 53, which is UDP"])
     with pytest.raises(ManifestError, match="leads to port gone of Deployment"):
         plan(named.replace("targetPort: echo", "targetPort: gone"), pods, GATEWAY, RULE, V2_20)
+    quoted = r"ports\[0\].targetPort: in quotes it is the name of a port, .*; write 9000"
+    with pytest.raises(ManifestError, match=quoted):
+        plan(named.replace("targetPort: echo", "targetPort: '9000'"), pods, GATEWAY, RULE, V2_20)
 
 
 def test_port_must_be_named_where_there_are_several() -> None:
     """As in a cluster."""
     with pytest.raises(ManifestError, match=r"must name a port .*; ports found: 9000, 9001"):
         plan(ISTIO.replace("        port:\n          number: 9000\n", ""))
+
+
+DEMONSTRATION = """
+apiVersion: v1
+kind: Service
+metadata:
+  name: tcp-echo-server
+  labels: {app: tcp-echo-server, istio: ingressgateway}
+spec:
+  selector: {app: tcp-echo-server}
+  ports:
+  - {port: 9000, name: tcp}
+"""
+
+
+def test_first_demonstration_is_read_as_it_is() -> None:
+    """Deployments of an old version, without selectors, of somebody's image."""
+    demonstration = [DEMONSTRATION]
+    for version, prefix in (("v1", "one"), ("v2", "two")):
+        demonstration.append(f"""
+apiVersion: extensions/v1beta1
+kind: Deployment
+metadata:
+  name: tcp-echo-server-{version}
+spec:
+  replicas: 1
+  template:
+    metadata:
+      labels: {{app: tcp-echo-server, version: {version}}}
+    spec:
+      containers:
+      - name: tcp-echo-server
+        image: somebody/tcp-echo-server:latest
+        args: [ "9000", "{prefix}" ] # prefix: {prefix}
+        ports:
+        - containerPort: 9000
+""")
+    routes = documents(RULE, GATEWAY, V2_20).replace("istio.io/v1", "istio.io/v1alpha3")
+    routes = routes.replace("host: tcp-echo\n", "host: tcp-echo-server\n")
+    found = plan(*demonstration, routes)
+    assert shares(found) == [(31400, (), {"one": 80, "two": 20})]
+    assert notices(found, ["extensions/v1beta1: the clusters of today serve apps/v1 instead"])

@@ -9,7 +9,9 @@ and the path of the field.
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -271,7 +273,8 @@ def parse(text: str, origin: str) -> list[Document]:
     if len(text) > MOST_BYTES:
         raise _complaint(f"{origin}: is longer than {MOST_BYTES // 2**20} MiB", origin, None)
     try:
-        return list(_Reader(text.removeprefix("\ufeff"), origin).documents())
+        reader = _Reader(text.removeprefix("\ufeff"), origin)
+        return [document for part in _parts(reader.text) for document in reader.documents(part)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
@@ -281,6 +284,28 @@ def parse(text: str, origin: str) -> list[Document]:
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise _complaint(f"{origin}: {reason}", origin, None) from None
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The objects of JSON that stand one after the other, each at its line; else all of it."""
+    start, decoder = 0, json.JSONDecoder()
+    ends: list[int] = []
+    if text.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            while rest := text[start:].lstrip():
+                start = len(text) - len(rest)
+                start = decoder.raw_decode(text, start)[1]
+                ends.append(start)
+    if len(ends) < _SEVERAL:
+        yield text
+        return
+    start = 0
+    for end in ends:
+        yield "\n" * text.count("\n", 0, start) + text[start:end]
+        start = end
+
+
+_SEVERAL = 2
 
 
 def _template_in(text: str) -> str:
@@ -322,7 +347,7 @@ class _Reader:
     """Builds the documents of a text from the parser's events, within bounds."""
 
     def __init__(self, text: str, origin: str) -> None:
-        self._text = text
+        self.text = text
         self._origin = origin
         self._number = 0
         self._count = 0
@@ -332,10 +357,11 @@ class _Reader:
         self._items: dict[int, _Source] = {}
         """Where each item of a List stands, by the identity of its value."""
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, text: str) -> Iterator[Document]:
         """Every document in its order; empty ones are left out, a List is opened."""
         start: Any = None
-        events: Iterator[Any] = yaml.parse(self._text, Loader=_LOADER)
+        self.text = text
+        events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 start, self._root = event, None
@@ -345,7 +371,7 @@ class _Reader:
             elif isinstance(event, yaml.DocumentEndEvent):
                 first: Any = start.start_mark
                 last: Any = event.end_mark
-                source = _Source(self._text, first.index, last.index, first.line + 1)
+                source = _Source(self.text, first.index, last.index, first.line + 1)
                 if self._root is not None:
                     yield from self._opened(self._root, source)
             else:
@@ -420,7 +446,7 @@ class _Reader:
             first: Any = ended.mark
             last: Any = event.end_mark
             self._items[id(ended.value)] = _Source(
-                self._text, first.index, last.index, first.line + 1, first.column
+                self.text, first.index, last.index, first.line + 1, first.column
             )
         self._put(ended.value, event, None)
 
@@ -494,6 +520,7 @@ _WORDS |= dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), flo
 _WORDS |= dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf"))
 _INTEGER = re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]*|[1-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_EXACT = 2**53
 _LONGEST_INTEGER = 24
 """Characters; a longer number is read as a float, as it fits no integer there."""
 
@@ -530,7 +557,9 @@ def _plain(text: str) -> Any:
             octal = re.fullmatch(r"([-+]?)0([0-7]+)", digits)
             return int(f"{octal[1]}0o{octal[2]}" if octal else digits, 0)
         if _FLOAT.fullmatch(text):
-            return float(text)
+            number = float(text)
+            # JSON, which it becomes on its way, has no other number for 80.0 than 80.
+            return int(number) if number.is_integer() and abs(number) < _EXACT else number
     return text
 
 

@@ -686,7 +686,7 @@ class _VirtualServiceReader:
                 if (service.host, port.port) not in known:
                     place = self._mesh_place(service, port, completed=completed)
                     self.places.append(place)
-                    if completed and (spec.tcp or place.takes is None):
+                    if completed and (spec.tcp or service.headless):
                         self._say_unused(place)
 
     @staticmethod

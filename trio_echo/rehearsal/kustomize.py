@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import stat
 import subprocess
@@ -244,7 +245,9 @@ def _text(path: Path) -> str:
         # Without translating line ends: lines are counted as the parser does.
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        reason = f"{path}: is no UTF-8 text ({error.reason})"
+        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "is UTF-16 text; save it as UTF-8" if wide else f"is no UTF-8 text ({error.reason})"
+        reason = f"{path}: {what}"
         raise ManifestError(reason, origin=str(path)) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from trio_echo.errors import NoRouteError
@@ -153,6 +154,7 @@ def _applied(documents: Sequence[Document], notes: Notes) -> list[tuple[str, Doc
             raise document.error("", f"must have apiVersion and kind; fields found: {found}")
         versions = _VERSIONS.get((group, document.kind))
         if versions is None:
+            _check_kind(document, group)
             if document.kind not in _DECIDING:
                 notes.unknown(document)
             continue
@@ -169,6 +171,22 @@ def _applied(documents: Sequence[Document], notes: Notes) -> list[tuple[str, Doc
             # Where the first one stood is when the object was created.
         last[key] = document
     return [(group, document) for (group, *_), document in last.items()]
+
+
+def _check_kind(document: Document, group: str) -> None:
+    """Refuse a kind that is not known, and is one that is but for a slip."""
+    wanted = _WORKLOADS if group in _GROUPS else group
+    known = [kind for where, kind in _VERSIONS if where in {group, wanted}]
+    same = [kind for kind in known if kind.lower() == document.kind.lower()]
+    near = same or get_close_matches(document.kind, known, n=1, cutoff=_NEAR)
+    if near and document.kind not in known:
+        raise document.error(
+            "kind", f"there is no {document.kind} in {document.api_version}; is it {near[0]}?"
+        )
+
+
+_NEAR = 0.9
+"""Of a kind: ``Services`` is near, ``HTTPRoute`` is not near to ``TCPRoute``."""
 
 
 def _check_name(document: Document) -> None:

@@ -459,7 +459,13 @@ def _read_service(document: Document, note: Note) -> Service:
     ports = read.spec.ports or []
     for path in document.unread(read):
         note(document, path)
-    for port in ports:
+    for index, port in enumerate(ports):
+        target = port.target_port
+        if isinstance(target, str) and target.isdigit():
+            raise document.error(
+                f"spec.ports[{index}].targetPort",
+                f"in quotes it is the name of a port, which must have a letter; write {target}",
+            )
         if port.protocol != "TCP":
             note(document, f"port {port.port}, which is {port.protocol}")
     annotations = read.metadata.annotations or {}
@@ -524,6 +530,9 @@ _ENTRY_POINTS = (
     ("tcp-echo",),
     ("tcp-echo-server",),
 )
+_MAIN = "main"
+"""What the server is called in the image of the first demonstration."""
+
 _DEFAULT_ARGUMENTS = ("9000", "hello")
 _LABEL = re.compile(r"metadata\.labels\['(?P<key>[^']+)'\]")
 _REFERENCE = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
@@ -548,7 +557,7 @@ def _server_config(
     command = [_expand(part, environment) for part in container.command or ()]
     arguments = [_expand(part, environment) for part in container.args or ()]
     if command:
-        given = _after_entry_point(command)
+        given = _after_entry_point(command, container.image)
         if given is None:
             return None
         arguments = given + arguments
@@ -596,10 +605,11 @@ def _known(
     return msgspec.structs.replace(container, env=variables)
 
 
-def _after_entry_point(command: list[str]) -> list[str] | None:
+def _after_entry_point(command: list[str], image: str) -> list[str] | None:
     """The arguments in a command that starts the server; None if it does not."""
     plain = (command[0].rpartition("/")[2], *command[1:])
-    for entry in _ENTRY_POINTS:
+    own = ((_MAIN,),) if _image_name(image) in _IMAGES else ()
+    for entry in (*_ENTRY_POINTS, *own):
         if plain[: len(entry)] == entry:
             return command[len(entry) :]
     return None
