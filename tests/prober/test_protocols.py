@@ -17,7 +17,7 @@ from daemons import balancer, daemon, free_ports
 
 from trio_echo.prober.config import ProbeConfig, ProbeTLS, ProxyVersion
 from trio_echo.prober.counts import Outcome
-from trio_echo.prober.dialogue import CERTIFICATE_FIELDS
+from trio_echo.prober.dialogue import CERTIFICATE_FIELDS, unescape
 from trio_echo.prober.schedule import probe
 from trio_echo.prober.split import Verdict
 
@@ -169,12 +169,21 @@ async def test_passthrough_told_by_certificate(tmp_path: Path) -> None:
             assert report.counts.answers == answers, report
 
 
-MYSQL = bytes.fromhex(
-    "64000000 0a352e352e352d31302e31312e31392d4d6172696144422d302b64656231327531 00 03000000"
-    "5b3d5d3d577e352b 00 fef7080200ff8115000000000000 1d000000 742c783b5b3b52693d342972 00"
+MARIADB = bytes.fromhex(
+    "64000000 0a352e352e352d31302e31312e31392d4d6172696144422d302b64656231327531 00 b9020000"
+    "74463f482e49674a 00 fef7080200ff8115000000000000 1d000000 7b4f594e5d676f77275b7458 00"
     "6d7973716c5f6e61746976655f70617373776f7264 00"
 )
-"""The greeting of MariaDB 10.11.19, as it was captured."""
+REFUSAL = (
+    b"\x4c\0\0\x02\xff\x15\x04#28000Access denied for user 'probe'@'proxy.example' "
+    b"(using password: NO)"
+)
+"""The greeting of MariaDB 10.11.19 and its answer to a login, as they were captured."""
+
+LOGIN = unescape(
+    r"\x3d\0\0\x01\0\x82\x08\0\0\0\0\x01\x21\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0probe\0\0"
+    r"mysql_native_password\0"
+)
 
 ISTIO_ECHO = b"StatusCode=200\nCluster=\nServiceVersion=v2\nServicePort=9090\n"
 """What Istio's echo app writes before the request; its fields come in any order."""
@@ -190,9 +199,13 @@ async def _silent(stream: trio.abc.Stream) -> None:
         pass
 
 
-async def _mysql(stream: trio.abc.Stream) -> None:
-    await stream.send_all(MYSQL)
-    await stream.receive_some()
+_VERSION = r"^(\d+\.\d+[^\x00]+)\x00(?s:.)*\x02[\xfe\xff]"
+
+
+async def _mariadb(stream: trio.abc.Stream) -> None:
+    await stream.send_all(MARIADB)
+    assert await stream.receive_some() == LOGIN
+    await stream.send_all(REFUSAL)
 
 
 async def _tcp_echo(stream: trio.abc.Stream) -> None:
@@ -215,7 +228,7 @@ async def _echo_basic(stream: trio.abc.Stream) -> None:
 @pytest.mark.parametrize(
     ("server", "send", "identify", "name"),
     [
-        (_mysql, b"", r"^(\d+\.\d+[^\x00]+)\x00", "5.5.5-10.11.19-MariaDB-0+deb12u1"),
+        (_mariadb, LOGIN, _VERSION, "5.5.5-10.11.19-MariaDB-0+deb12u1"),
         (_tcp_echo, b"world\n", r"^(\S+) world", "one"),
         (_istio_echo, b"hello\n", r"^ServiceVersion=(\S+)", "v2"),
         (_echo_basic, b"TEST\n", r'"pod":"([^"]*)"', "backend-v1"),

@@ -100,6 +100,9 @@ _HINTS_BESIDE_ANSWERS = HINTS | {
         "a circuit breaker), or a backend that dies"
     ),
     Outcome.READ_TIMEOUT: "connected, but no answer in time: a backend hangs or is overloaded",
+    Outcome.NO_MATCH: (
+        "some answers do not tell who gave them: a backend's limit or error, or one of another kind"
+    ),
     Outcome.TLS: "the TLS handshake failed for some: not every backend has the same certificate",
 }
 """The same where other connections were answered."""
