@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Timer
@@ -588,6 +589,51 @@ def test_reader_who_leaves_gets_no_verdict(command: Command, arguments: tuple[st
     )
     os.close(writing)
     assert done.returncode == 4
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["reading", "held"])
+def test_kubectl_ends_with_the_command(command: Command, tmp_path: Path, *, held: bool) -> None:
+    """A Ctrl-C while it renders ends it, and what it has started."""
+    folder = tmp_path / "kustomized"
+    folder.mkdir()
+    rendering, slow = tmp_path / "rendering", tmp_path / "slow"
+    (folder / "kustomization.yaml").write_text("namePrefix: x-\nresources: [route.yaml]\n")
+    (folder / "route.yaml").write_text(ISTIO)
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f"#!/bin/sh\nif [ -e {slow} ]; then sleep 60 & echo $$ > {rendering}; wait; fi\n"
+        f"cat {folder}/route.yaml\n"
+    )
+    kubectl.chmod(0o755)
+    command.environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    if not held:
+        slow.touch()
+    process = command.start(str(folder), "--hold", *QUICK)
+    if held:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("holding"):
+            assert process.poll() is None
+        slow.touch()
+        (folder / "route.yaml").touch()
+    deadline = time.monotonic() + 30
+    while not (rendering.exists() and rendering.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert command.end(process)[0] == (0 if held else 130)
+    while processes_of(int(rendering.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def processes_of(group: int) -> bool:
+    """Whether a process of a group is alive, a dead one that nobody has waited for left out."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, its_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False
 
 
 def test_held_route_may_move_to_another_port(command: Command, tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
+import os
 import shutil
+import signal
 import stat
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -215,19 +219,44 @@ def _render(folder: Path, reasons: Sequence[str], files: set[Path]) -> list[Docu
             f" or render it elsewhere: kubectl kustomize {folder} | trio-echo rehearse -"
         )
     try:
-        result = subprocess.run(  # noqa: S603 - kubectl from the PATH, on the user's folder
-            [command, "kustomize", str(folder)],
-            capture_output=True,
-            timeout=_RENDER_TIMEOUT,
-            check=False,
-        )
+        code, out, err = _run([command, "kustomize", str(folder)])
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ManifestError(f"{folder}: kubectl kustomize failed: {error}") from error
-    if result.returncode:
-        reason = " ".join(result.stderr.decode(errors="replace").split())
+    if code:
+        reason = " ".join(err.decode(errors="replace").split())
         raise ManifestError(f"{folder}: kubectl kustomize failed: {reason}")
-    text = result.stdout.decode(errors="replace")
+    text = out.decode(errors="replace")
     return parse(text, f"{folder} (as kubectl kustomize renders it)")
+
+
+def _run(command: Sequence[str]) -> tuple[int, bytes, bytes]:
+    """Run a command to its end; return its exit code, and what it printed.
+
+    Whatever ends this, or the interpreter while a thread that nobody waits for
+    is in here, nothing of the command stays: kubectl may have started git.
+    """
+    process = subprocess.Popen(  # noqa: S603 - kubectl from the PATH, on the user's folder
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    atexit.register(end)
+    with process:
+        try:
+            out, err = process.communicate(timeout=_RENDER_TIMEOUT)
+        except BaseException:
+            end()
+            raise
+        finally:
+            atexit.unregister(end)
+    return process.returncode, out, err
 
 
 def _text(path: Path) -> str:
