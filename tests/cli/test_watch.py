@@ -79,6 +79,25 @@ async def test_until_change_ends_with_1_at_the_first() -> None:
         assert " the split changed at about " in done.stderr.decode()
 
 
+async def test_any_protocol(tmp_path: Path) -> None:
+    """The options of the probe, and what was asked in the first object."""
+    pytest.importorskip("re2", reason="google-re2 is not installed: pip install google-re2")
+
+    async def greeting(connection: trio.abc.Stream) -> None:
+        await connection.send_all(b"I am one\n")
+        await connection.receive_some()
+
+    stream = tmp_path / "watch.jsonl"
+    timing = ("--rate", "50", "--duration", "0.4", "--hold", "1")
+    async with backend(greeting) as target:
+        done = await run("watch", target, "--identify", r"am (\w+)", *timing, "--json", stream)
+    assert done.returncode == 0
+    begin, end = lines(stream.read_text("utf-8"))
+    assert begin["asked"] == {"identify": r"am (\w+)"}
+    assert [each["name"] for each in end["backends"]] == ["one"]
+    assert not end["failures"]
+
+
 async def test_nobody_answers_is_code_4() -> None:
     """Nothing was measured; the first failure is told."""
     sock, target = closed_port()

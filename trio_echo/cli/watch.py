@@ -209,6 +209,7 @@ class Watching:
             "tolerance": probe.tolerance,
             "rate": self.config.rate,
             "hold": self.config.hold,
+            "asked": probe.asked,
         }
 
     async def _listen(self) -> list[Listener]:
