@@ -158,7 +158,7 @@ async def test_a_page_is_told_all_of_the_request() -> None:
         assert header(response, "Cache-Control") == "no-store"
         (request,) = pages.requests
         assert (request.method, request.path) == ("GET", "/livez")
-        assert request.query == {"target": "a:1", "expect": "one:80,two:20", "empty": "b"}
+        assert request.query == {"target": "a:1", "expect": "one:80,two:20", "empty": ",b"}
         assert request.headers == {"host": "x", "x-scrape": "1.5", "accept": "a,b"}
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -23,6 +24,7 @@ import h11
 import trio
 
 from trio_echo.log import Log
+from trio_echo.text import format_address
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -67,11 +69,12 @@ class Request:
     Attributes:
         method: ``GET``, which stands for ``HEAD`` too, or ``POST``.
         path: as it was sent, percent signs and all.
-        query: what follows the question mark; of a name that is there twice,
-            the last value.
-        headers: by name in lower case; the values of one that is there twice
-            are joined by commas.
+        query: what follows the question mark.
+        headers: by name in lower case.
         body: empty without one.
+        peer: where it comes from, as HOST:PORT; empty where that is no socket.
+
+    The values of a name that is there twice are joined by commas.
     """
 
     method: str
@@ -79,6 +82,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,17 +327,24 @@ class _Client:
         self._head = request.method == b"HEAD"
         match = _TARGET.fullmatch(request.target.decode("latin-1"))
         path, query = match.groups("") if match else ("", "")
-        headers: dict[str, str] = {}
-        for name, value in request.headers:
-            key, text = name.decode("latin-1"), value.decode("latin-1")
-            headers[key] = f"{headers[key]},{text}" if key in headers else text
         return Request(
             method="GET" if self._head else request.method.decode("latin-1"),
             path=path,
-            query=dict(parse_qsl(query, keep_blank_values=True)),
-            headers=headers,
+            query=_joined(parse_qsl(query, keep_blank_values=True)),
+            headers=_joined(
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers
+            ),
             body=body,
+            peer=self._peer(),
         )
+
+    def _peer(self) -> str:
+        """The address of the other end."""
+        if isinstance(self._stream, trio.SocketStream):
+            with suppress(OSError):  # it has gone
+                host, port, *_ = self._stream.socket.getpeername()
+                return format_address(host, port)
+        return ""
 
     async def _receive(self) -> None:
         """Give h11 what comes next."""
@@ -393,3 +404,11 @@ class _Client:
                 await self._stream.send_eof()
             while await self._stream.receive_some(MAX_HEAD):
                 pass
+
+
+def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Values by name; those of one name are joined by commas."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found

@@ -218,6 +218,7 @@ async def test_a_verdict_in_json() -> None:
     ]
     assert logs[0]["path"] == "/v1/probe"
     assert logs[0]["target"] == target
+    assert logs[0]["client"].startswith("127.0.0.1:")
 
 
 async def test_what_cannot_be_asked_for_is_refused() -> None:
@@ -295,7 +296,7 @@ async def test_a_scrape(accept: str) -> None:
         found = await gate.ask(f"/probe?target={target}&expect=one:80,two:20")
         assert "\\x1b" in found.body
     async with backend(drawing(TWO, seed=1)) as target, serving() as gate:
-        found = await gate.ask(f"/probe?target={target}&expect=one=80,two=20&margin=0.1")
+        found = await gate.ask(f"/probe?target={target}&expect=one=80&expect=two:20&margin=0.1")
         samples = read_samples(found.body.encode(), found.headers["content-type"])
         assert samples["probe_success"] == 1
         share = samples["trio_echo_probe_share|backend=two"]
@@ -388,9 +389,8 @@ async def test_a_client_that_goes_takes_its_probe_along(politely: bool) -> None:
             await gate.until("trio_echo_gate_probes_running", 0)
             while holding.open:
                 await trio.lowlevel.checkpoint()
-            metrics = await gate.metrics()
-        gone = "trio_echo_gate_requests_total|path=/v1/probe|status=499|verdict="
-        assert metrics[gone] == 2
+            gone = "trio_echo_gate_requests_total|path=/v1/probe|status=499|verdict="
+            await gate.until(gone, 2)
         assert holding.connections == 16
     assert [(each["event"], each["status"]) for each in logs] == [("probe", 499)] * 2
 
@@ -482,6 +482,23 @@ def test_settings_that_cannot_work(settings: dict[str, Any], field: str) -> None
     with pytest.raises(ConfigError) as caught:
         Gate(LOOPBACK, **settings)
     assert caught.value.field == field
+
+
+async def test_a_fault_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as one, in the answer, the log and the metrics."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("trio_echo.monitor.gate.probe_until", broken)
+    with capture_logs() as logs:
+        async with serving() as gate:
+            assert (await gate.probe("localhost:1")).status == 500
+            assert (await gate.metrics())["trio_echo_gate_probes_running"] == 0
+    assert [(each["event"], each.get("status")) for each in logs] == [
+        ("probe", 500),
+        ("a page failed", None),
+    ]
 
 
 NOWHERE = Terms(allow=[Allowed("nobody.invalid:1")])

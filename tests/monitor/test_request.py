@@ -145,7 +145,7 @@ def test_settle_and_tls() -> None:
         ("target", "echo", "must be HOST:PORT, such as localhost:9000, got 'echo'"),
         ("expect", ["one"], "must be weights by name, such as one=80,two=20, got"),
         ("expect", {"one": "80"}, "must be weights by name, such as one=80,two=20, got"),
-        ("expect", {}, "is missing; such as {"),
+        ("expect", {}, "is missing; such as one=80,two=20"),
         ("expect", "one", "must be NAME=WEIGHT, such as one=80, got 'one'"),
         ("expect", {"one": -1}, ""),
         ("expect", dict.fromkeys(map(str, range(65)), 1), "must be at most 64 backends, got 65"),

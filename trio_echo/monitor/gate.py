@@ -229,10 +229,15 @@ class Gate:
         """A page that runs a probe."""
 
         async def answer(request: Request) -> Response:
-            note: dict[str, object] = {"path": request.path}
+            note: dict[str, object] = {"path": request.path, "client": request.peer}
+            # Several tasks of a probe that is cancelled make a group of it.
             status = _CLIENT_GONE
             try:
                 response = await self._answer(form, request, note)
+            except Exception:
+                status = 500
+                raise
+            else:
                 status = response.status
                 return response
             finally:

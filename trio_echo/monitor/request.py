@@ -152,7 +152,7 @@ def read_json(body: bytes, terms: Terms) -> Asked:
         NotAllowedError: the target is outside the terms.
         ConfigError: names the field, or ``body``.
     """
-    return _read(_object(body), _Kind.from_json, terms, _SETTLE)
+    return _read(_object(body), terms, _SETTLE, word=False)
 
 
 def read_flagger(body: bytes, terms: Terms) -> Asked:
@@ -184,24 +184,19 @@ def read_words(words: Mapping[str, str], terms: Terms, settle: float = _SETTLE) 
         NotAllowedError: the target is outside the terms.
         ConfigError: names the field.
     """
-    return _read(words, _Kind.from_word, terms, settle)
+    return _read(words, terms, settle, word=True)
 
 
-def _read(
-    given: Mapping[str, Any],
-    read: Callable[[_Kind, str, Any], Any],
-    terms: Terms,
-    settle: float,
-) -> Asked:
+def _read(given: Mapping[str, Any], terms: Terms, settle: float, *, word: bool) -> Asked:
     """Read the fields, hold them against the terms, and fill in what these say."""
     values = {
-        name: read(_kind(name), name, value)
+        name: _kind(name).read(name, value, word=word)
         for name, value in given.items()
         if value is not None or name not in _OPTIONAL
     }
-    for name in ("target", "expect"):
+    for name, example in (("target", "tcp-echo:9000"), ("expect", "one=80,two=20")):
         if not values.get(name):
-            raise ConfigError(name, f"is missing; such as {_EXAMPLE}")
+            raise ConfigError(name, f"is missing; such as {example}")
     if len(values["expect"]) > _MOST_BACKENDS:
         reason = f"must be at most {_MOST_BACKENDS} backends, got {len(values['expect'])}"
         raise ConfigError("expect", reason)
@@ -366,30 +361,17 @@ class _Kind(NamedTuple):
     json: Callable[[Any], Any]
     word: Callable[[str], Any]
 
-    def from_json(self, name: str, value: Any) -> Any:
-        """Read a JSON value.
+    def read(self, name: str, value: Any, *, word: bool) -> Any:
+        """Read a value.
 
         Raises:
             ConfigError: it is no such thing.
         """
         try:
-            return self.json(value)
+            return self.word(value) if word else self.json(value)
         except ConfigError as error:
             raise ConfigError(name, error.reason) from None
         except (ValueError, TypeError, LookupError, OverflowError):
-            raise ConfigError(name, f"must be {self.what}, got {_shown(value)}") from None
-
-    def from_word(self, name: str, value: str) -> Any:
-        """Read a word.
-
-        Raises:
-            ConfigError: it is no such thing.
-        """
-        try:
-            return self.word(value)
-        except ConfigError as error:
-            raise ConfigError(name, error.reason) from None
-        except (ValueError, LookupError):
             raise ConfigError(name, f"must be {self.what}, got {_shown(value)}") from None
 
 

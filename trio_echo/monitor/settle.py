@@ -12,10 +12,11 @@ more while it is judged) <= alpha, as for a probe alone. To probe again until on
 would break exactly this: twenty tries pass with a chance of up to twenty alpha.
 
 The rule: a sample of an eighth of the connections that a verdict takes contradicts the
-expectation where it FAILs at the level of 5 % or where nobody answers. In as many, a
-share that is off by twice the margin is seen nearly always, and one that is right goes
-unseen once in twenty, which costs one more sample. A route that never follows is judged
-when the time is up, and fails.
+expectation where it FAILs at the level of 5 % or where nobody answers. So it takes an old
+split for the new one twice in a hundred times where a share is off by twice the margin
+(simulated for 50/50, 80/20, 95/5 and 99/1), and less often where it is off by more; a right
+split is taken for an old one five times in a hundred, which costs one more sample. A route
+that never follows is judged when the time is up, and fails.
 """
 
 from __future__ import annotations
