@@ -17,6 +17,8 @@ import trio
 from backends import answering, backend
 from processes import COMMAND, run
 
+from trio_echo.cli.app import run as run_here
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -116,12 +118,14 @@ async def test_a_second_signal_cuts() -> None:
         (("--listen", "0", *ALLOW, "--tls-key", "/nowhere"), "--tls-key: needs --tls-cert"),
     ],
 )
-async def test_settings_that_cannot_work_are_refused(arguments: tuple[str, ...], says: str) -> None:
+def test_settings_that_cannot_work_are_refused(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 2, and one line that names the option."""
-    done = await run("gate", *arguments)
-    assert done.returncode == 2
-    assert done.stdout == b""
-    [line] = done.stderr.decode().splitlines()
+    assert run_here(["gate", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [line] = printed.err.splitlines()
     assert line.startswith(f"trio-echo: {says}")
 
 
