@@ -11,9 +11,10 @@ from backends import backend, closed_port
 from balancer import Balancer, shifting, weighted
 from trio.testing import MockClock
 
-from trio_echo.monitor.settle import probe_until, settle
+from trio_echo.monitor.settle import CONTRADICTS, probe_until, sample_of, settle
 from trio_echo.prober.config import ProbeConfig
-from trio_echo.prober.split import Expectation, Verdict, connections_needed
+from trio_echo.prober.counts import Counts, Outcome
+from trio_echo.prober.split import Expectation, Verdict, connections_needed, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,29 @@ def waited(
         return settling, report
 
     return trio.run(main, clock=MockClock(autojump_threshold=0.01))
+
+
+@pytest.mark.parametrize(
+    ("expected", "old"),
+    [({"one": 80, "two": 20}, 70), ({"one": 95, "two": 5}, 100), ({"one": 50, "two": 50}, 60)],
+)
+def test_how_surely_a_small_sample_tells_an_old_split(
+    expected: dict[str, float], old: float
+) -> None:
+    """As the module says: of an old one by twice the margin, 98 of 100; of the right one, 5."""
+    sample = sample_of(ProbeConfig(target="x:1", expect=expected))
+
+    def contradicted(first: float, seed: int) -> bool:
+        choose = weighted({"one": int(first), "two": int(100 - first)}, seed)
+        counts, verdict = Counts(), Verdict.INCONCLUSIVE
+        while verdict is Verdict.INCONCLUSIVE and counts.total < (sample.connections or 0):
+            counts.answers[choose("")] += 1
+            counts.outcomes[Outcome.OK] += 1
+            verdict = judge(sample.expectation, counts)
+        return verdict in CONTRADICTS
+
+    assert sum(contradicted(old, seed) for seed in range(40)) >= 38
+    assert sum(contradicted(expected["one"], seed) for seed in range(40)) <= 5
 
 
 def test_a_split_that_shows_is_judged_at_once() -> None:

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from trio_echo.prober.schedule import Tally
     from trio_echo.prober.words import Report
 
-__all__ = ["Settling", "probe_until", "settle"]
+__all__ = ["CONTRADICTS", "Settling", "probe_until", "sample_of", "settle"]
+
+CONTRADICTS = {Verdict.FAIL, Verdict.UNMEASURED}
+"""Verdicts on a small sample after which another one is taken."""
 
 _LEVEL = 0.05
 _PART = 8
@@ -73,14 +76,7 @@ async def settle(config: ProbeConfig, seconds: float) -> Settling:
     """
     started = trio.current_time()
     deadline = started + seconds
-    size = max(_FEWEST, ceil(connections_needed(config.expectation) / _PART))
-    sample = replace(
-        config,
-        connections=min(size, config.budget or size),
-        duration=None,
-        wait=0.0,
-        alpha=max(config.alpha, _LEVEL),
-    )
+    sample = sample_of(config)
     samples = connections = 0
     settled = False
     pause = _FIRST_PAUSE
@@ -92,8 +88,20 @@ async def settle(config: ProbeConfig, seconds: float) -> Settling:
         samples += 1
         connections += report.counts.launched
         in_time = trio.current_time() < deadline
-        settled = in_time and report.verdict not in {Verdict.FAIL, Verdict.UNMEASURED}
+        settled = in_time and report.verdict not in CONTRADICTS
     return Settling(settled, trio.current_time() - started, samples, connections)
+
+
+def sample_of(config: ProbeConfig) -> ProbeConfig:
+    """A small sample in the place of the whole probe."""
+    size = max(_FEWEST, ceil(connections_needed(config.expectation) / _PART))
+    return replace(
+        config,
+        connections=min(size, config.budget or size),
+        duration=None,
+        wait=0.0,
+        alpha=max(config.alpha, _LEVEL),
+    )
 
 
 async def probe_until(config: ProbeConfig, deadline: float) -> Report:
