@@ -623,7 +623,7 @@ def test_other_servers_are_notes() -> None:
         "  servers:\n"
         '  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}\n'
         '  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: ["*"],'
-        " tls: {mode: SIMPLE}}\n"
+        " tls: {mode: SIMPLE, credentialName: c}}\n"
         "  - {port: {number: 15443, name: x, protocol: TLS}, hosts: ['*'],"
         " tls: {mode: AUTO_PASSTHROUGH}}\n"
     )

@@ -93,6 +93,8 @@ def by_hand(route: Route) -> str:
         heading.append("# TLS ends here: gateway.pem must hold a key and its certificate")
     if any(chain.tls.asks_client for chain in chains if chain.tls):
         heading.append("# Clients show certificates: authority.pem must hold their authority")
+    if any(each.policy.certified for each in route.destinations().values()):
+        heading.append("# Backends are shown client.pem, which must hold a key and its certificate")
     for backend in route.backends:
         config = backend.config
         for replica in range(backend.replicas):

@@ -20,6 +20,7 @@ from trio_echo.rehearsal.envoy import (
     filter_chain,
     keepalive,
     listener,
+    shown,
     without_none,
 )
 
@@ -100,10 +101,13 @@ def _cluster(destination: Destination, machine: Machine) -> Json:
         },
     }
     if policy.tls:
-        # Istio does not verify what it has no authority for.
+        # The certificates here are throw-away ones: to verify them would show nothing.
+        context: Json = {"@type": _UPSTREAM_TLS}
+        if policy.certified:
+            context["common_tls_context"] = shown(machine.client)
         config["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
-            "typed_config": {"@type": _UPSTREAM_TLS},
+            "typed_config": context,
         }
     return config | keepalive(policy) | (_outlier(policy.outlier) if policy.outlier else {})
 

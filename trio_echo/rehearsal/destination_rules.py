@@ -20,7 +20,7 @@ from trio_echo.rehearsal.route import Destination, Keepalive, Outlier, Policy
 from trio_echo.rehearsal.workloads import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.notes import Notes
@@ -129,24 +129,12 @@ class Balancer(Strict):
 class Tls(Strict):
     """TLS that the proxy begins towards the endpoints; the certificates are not known here."""
 
-    noted: ClassVar[frozenset[str]] = frozenset(
-        {
-            "client_certificate",
-            "private_key",
-            "ca_certificates",
-            "ca_crl",
-            "credential_name",
-            "subject_alt_names",
-            "sni",
-            "insecure_skip_verify",
-        }
-    )
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
-    client_certificate: Any = None
-    private_key: Any = None
-    ca_certificates: Any = None
-    ca_crl: Any = None
-    credential_name: Any = None
+    client_certificate: str | None = None
+    private_key: str | None = None
+    ca_certificates: str | None = None
+    ca_crl: str | None = None
+    credential_name: str | None = None
     subject_alt_names: Any = None
     sni: Any = None
     insecure_skip_verify: Any = None
@@ -364,11 +352,49 @@ class DestinationRules:
         for index, subset in enumerate(spec.subsets or ()):
             policies.append((subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy"))
         for policy, path in policies:
+            for place, settings in _each(policy, path):
+                self._check_tls(rule, settings, f"{place}.tls")
             ports = [each.port.number for each in (policy and policy.port_level_settings) or ()]
             for port in [0, *ports]:
                 _policy([(document, policy, path)], (document, policy, path), port, meshed=True)
         if not any(rule.means(each, loosely=True) for each in self._workloads.services):
             self._notes.note(document, f"spec.host {spec.host}, of which there is no Service")
+
+    def _check_tls(self, rule: _Read, settings: Settings, path: str) -> None:
+        """Refuse what Istio's webhook refuses in TLS to pods, and say what is not shown."""
+        tls, document = settings.tls, rule.document
+        if tls is None or tls.mode not in {"SIMPLE", "MUTUAL"}:
+            return
+        shown = ""
+        if tls.mode == "MUTUAL":
+            for field, value in (
+                ("clientCertificate", tls.client_certificate),
+                ("privateKey", tls.private_key),
+            ):
+                if not (value or tls.credential_name):
+                    raise document.error(
+                        f"{path}.{field}", "is missing: Istio refuses MUTUAL without it"
+                    )
+            place = tls.client_certificate or tls.credential_name
+            shown = f" with a throw-away certificate in place of {place}"
+        self._notes.say(
+            f"DestinationRule {document.name}: TLS to the pods is begun{shown}; whether their own"
+            " certificates would be accepted is not shown",
+            document,
+        )
+        named = tls.ca_certificates or tls.credential_name or tls.insecure_skip_verify
+        inside = any(
+            rule.means(each) and each.kind == "Service" and not each.behind
+            for each in self._workloads.services
+        )
+        if not named and inside:
+            self._notes.warn(
+                f"DestinationRule {document.name}: {path} names no caCertificates, so Istio"
+                " verifies the pods' certificates by the system's authorities: one of a private"
+                " authority fails every connection",
+                document,
+                path,
+            )
 
     def _all(self, service: Service) -> list[_Read]:
         """All rules that somebody meant for a Service."""
@@ -435,6 +461,14 @@ class DestinationRules:
         return found
 
 
+def _each(policy: TrafficPolicy | None, path: str) -> Iterator[tuple[str, Settings]]:
+    """A policy's settings, for all ports and for single ones, with their paths."""
+    if policy is not None:
+        yield path, policy
+        for index, each in enumerate(policy.port_level_settings or ()):
+            yield f"{path}.portLevelSettings[{index}]", each
+
+
 _Level = tuple["Document", "TrafficPolicy | None", str]
 """A policy, its document, and its path there."""
 
@@ -493,6 +527,7 @@ def _policy(levels: list[_Level], top: _Level | None, port: int, *, meshed: bool
         ),
         outlier=_outlier(*merged["outlier_detection"]) if "outlier_detection" in merged else None,
         tls=tls in {"SIMPLE", "MUTUAL"} or (tls == "ISTIO_MUTUAL" and not meshed),
+        certified=tls == "MUTUAL",
     )
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "filter_chain",
     "keepalive",
     "listener",
+    "shown",
     "watch",
     "without_none",
 ]
@@ -73,6 +74,7 @@ class Machine:
         folder: where the files are with the endpoints of clusters of type ``EDS``.
         certificate: PEM file with key and certificate of a gateway that ends TLS.
         authority: PEM file with the authority of the clients' certificates.
+        client: PEM file with key and certificate that endpoints are shown.
     """
 
     addresses: Mapping[Endpoint, tuple[str, int]]
@@ -80,6 +82,7 @@ class Machine:
     folder: str = "."
     certificate: str = "gateway.pem"
     authority: str = "authority.pem"
+    client: str = "client.pem"
 
     def endpoints_file(self, cluster: str) -> str:
         """The file with the endpoints of one cluster: Envoy wants one for each."""
@@ -188,14 +191,7 @@ def filter_chain(chain: Chain, name: str, proxy: Json, machine: Machine) -> Json
     if chain.sni:
         config["filter_chain_match"] = {"server_names": list(chain.sni)}
     if chain.tls is not None:
-        common: Json = {
-            "tls_certificates": [
-                {
-                    "certificate_chain": {"filename": machine.certificate},
-                    "private_key": {"filename": machine.certificate},
-                }
-            ]
-        }
+        common = shown(machine.certificate)
         if chain.tls.asks_client:
             common["validation_context"] = {"trusted_ca": {"filename": machine.authority}}
         config["transport_socket"] = {
@@ -209,6 +205,12 @@ def filter_chain(chain: Chain, name: str, proxy: Json, machine: Machine) -> Json
     typed = {"@type": _TCP_PROXY, "stat_prefix": name} | proxy
     config["filters"] = [{"name": "envoy.filters.network.tcp_proxy", "typed_config": typed}]
     return config
+
+
+def shown(file: str) -> Json:
+    """The part of a TLS context with the certificate that is shown, which has its key beside it."""
+    one = {"certificate_chain": {"filename": file}, "private_key": {"filename": file}}
+    return {"tls_certificates": [one]}
 
 
 def keepalive(policy: Policy) -> Json:

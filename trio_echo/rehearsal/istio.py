@@ -57,6 +57,9 @@ class ServerTls(Strict):
         {
             "credential_name",
             "credential_names",
+            "ca_cert_credential_name",
+            "ca_crl",
+            "tls_certificates",
             "server_certificate",
             "private_key",
             "ca_certificates",
@@ -79,6 +82,9 @@ class ServerTls(Strict):
     https_redirect: bool = False
     credential_name: Any = None
     credential_names: Any = None
+    ca_cert_credential_name: Any = None
+    ca_crl: Any = None
+    tls_certificates: Any = None
     server_certificate: Any = None
     private_key: Any = None
     ca_certificates: Any = None
@@ -347,6 +353,25 @@ def _check_server(document: Document, server: Server, path: str) -> None:
         raise document.error(
             f"{path}.tls", f"Istio refuses it for protocol {protocol}; TLS is the protocol for that"
         )
+    if server.tls is not None and server.tls.mode in {"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL"}:
+        _check_certificates(document, server.tls, f"{path}.tls")
+
+
+def _check_certificates(document: Document, tls: ServerTls, path: str) -> None:
+    """Refuse TLS that ends at a server without a certificate to show."""
+    if tls.credential_name or tls.credential_names:
+        return
+    needed: dict[str, Any] = {}
+    if not tls.tls_certificates:
+        needed = {"serverCertificate": tls.server_certificate, "privateKey": tls.private_key}
+    if tls.mode != "SIMPLE":
+        needed["caCertificates"] = tls.ca_certificates
+    for name, value in needed.items():
+        if not value:
+            raise document.error(
+                f"{path}.{name}",
+                f"is missing: Istio refuses {tls.mode} without it or credentialName",
+            )
 
 
 def _check_wildcard(document: Document, host: str, path: str) -> None:

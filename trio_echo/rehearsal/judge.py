@@ -154,7 +154,7 @@ async def judge(
     tls = None
     if target.server_name is not None:
         authority = testbed.authority
-        asked = target.chain.tls is not None and target.chain.tls.asks_client
+        asked = _asks_client(testbed.route, target.chain)
         tls = ProbeTLS(
             ca=authority.path if authority else None,
             server_name=target.server_name,
@@ -247,6 +247,15 @@ def compare(
         for name in dict.fromkeys(route.prefixes().values())
     ]
     return CrossCheck(tuple(rows), launched - answered.total())
+
+
+def _asks_client(route: Route, chain: Chain) -> bool:
+    """Whether who ends TLS, the gateway or a backend, wants a certificate of the client's."""
+    if chain.tls is not None:
+        return chain.tls.asks_client
+    asking = {each.name for each in route.backends if each.config.tls and each.config.tls.client_ca}
+    reached = {one.backend for each in chain.destinations for one in each.endpoints}
+    return bool(asking & reached)
 
 
 def _server_name(route: Route, chain: Chain) -> str | None:

@@ -280,6 +280,6 @@ def _certificates(route: Route) -> Iterable[str]:
     """Say that certificates of the cluster are not used."""
     for backend in route.backends:
         if (tls := backend.config.tls) is not None:
-            asks = " and asks clients for none" if tls.client_ca else ""
+            asks = ", and asks clients for one of the same authority" if tls.client_ca else ""
             place = f" in place of {tls.cert}" if str(tls.cert) else ""
             yield f"{backend.name} shows a throw-away certificate{place}{asks}"

@@ -130,6 +130,7 @@ class Policy:
         outlier: outlier detection, or None for none.
         max_pending: connections that may wait for an endpoint's.
         tls: whether TLS is begun towards the endpoints.
+        certified: whether a certificate is shown to them.
     """
 
     balancing: str = "LEAST_REQUEST"
@@ -141,6 +142,7 @@ class Policy:
     outlier: Outlier | None = None
     max_pending: int | None = None
     tls: bool = False
+    certified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

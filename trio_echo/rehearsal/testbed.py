@@ -251,7 +251,8 @@ class Testbed:
             chains = (chain for listener in route.listeners for chain in listener.chains)
             names = {chain.server_name for chain in chains}
             cert = self._authority().certificate(names)
-            tls = TLSConfig(ports=[0] * len(tls.ports), cert=cert)
+            asked = self._authority().path if tls.client_ca else None
+            tls = TLSConfig(ports=[0] * len(tls.ports), cert=cert, client_ca=asked)
         ports = [0] * len(config.ports)
         return replace(config, ports=ports, tls=tls, hosts=[_HOST], admin_port=None)
 
@@ -279,6 +280,7 @@ class Testbed:
             folder=str(self._folder),
             certificate=self._certificate(route),
             authority=str(self.authority.path) if self.authority else "",
+            client=self._client_certificate(route),
         )
         found = configure(route, machine)
         # Clusters of former routes stay: connections may still run through them.
@@ -312,6 +314,12 @@ class Testbed:
         if not any(chain.tls for chain in chains):
             return ""
         return str(self._authority().certificate({chain.server_name for chain in chains}))
+
+    def _client_certificate(self, route: Route) -> str:
+        """What the gateway shows to backends; empty where it shows nothing."""
+        if not any(each.policy.certified for each in route.destinations().values()):
+            return ""
+        return str(self._authority().certificate({"client"}))
 
     def _authority(self) -> Authority:
         """The authority of this testbed, made when it is first needed."""
