@@ -136,12 +136,13 @@ def test_nothing_in_time() -> None:
         (r"(a|aa)+$", b"a"),
         (r"(?:.*a.{240})(x)", b"a"),
         (r"(\n*)*x", b"\n"),
+        (r"(?:[ab]*a[ab]{400})(x)", b"ba\n"),
     ],
 )
 def test_no_expression_hangs(expression: str, byte: bytes) -> None:
     """Python's own engine takes minutes for some of these, over far less."""
     began = time.process_time()
-    told(Pattern(b"", expression).answer(b""), [byte * MOST_BYTES])
+    told(Pattern(b"", expression).answer(b""), [(byte * MOST_BYTES)[:MOST_BYTES]])
     assert time.process_time() - began < 2
 
 
