@@ -212,9 +212,10 @@ async def test_log_says_a_line_now_and_then() -> None:
 
     async with backend(mostly) as target:
         done = await run("probe", target, "--rate", "40", "--duration", "2.3")
-    *_, first, then = done.stderr.decode().splitlines()
+    *_, first, then, again = done.stderr.decode().splitlines()
     assert first == f"probing {target}"
     assert re.fullmatch(r"\d+ connections to .*: one 9\d\.\d %, (eof-before-answer|reset) 1", then)
+    assert again == f"asking {target} some times more, for the cause"
     assert done.returncode == 0
 
 

@@ -139,7 +139,7 @@ CASES = {
         asked={"margin": 0.08, "alpha": 0.001},
         verdict=Verdict.PASS,
         says=("rotation",),
-        words=("strict rotation (round robin)?",),
+        words=(": the balancer takes turns (round robin)",),
     ),
     "sticky by source": lambda: Case(
         balancer=Balancer(choose=sticky(EXPECT, 3)),
@@ -171,8 +171,8 @@ CASES = {
         verdict=Verdict.FAIL,
         says=("reset",),
         words=(
-            "1 x reset (Connection reset by peer): cut by the other side: a limit",
-            "or two is down",
+            "1 x reset (Connection reset by peer): two is down, or not reachable from the proxy",
+            "it never answered, and",
         ),
     ),
     "one resets and any error is accepted": lambda: Case(

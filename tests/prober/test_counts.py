@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_echo.prober.counts import Counts, Outcome
+from trio_echo.prober.counts import Clue, Counts, Outcome
 from trio_echo.prober.latency import Histogram
 
 NUMBERS = st.integers(0, 1000)
@@ -22,6 +22,7 @@ BY_TYPE: dict[str, st.SearchStrategy[Any]] = {
     "int": NUMBERS,
     "Counter[str]": COUNTERS,
     "Counter[Outcome]": st.dictionaries(st.sampled_from(Outcome), NUMBERS, max_size=3).map(Counter),
+    "Counter[Clue]": st.dictionaries(st.sampled_from(Clue), NUMBERS, max_size=3).map(Counter),
     "Histogram": HISTOGRAMS,
     "dict[str, Counter[str]]": st.dictionaries(NAMES, COUNTERS, max_size=2),
     "dict[Outcome, Histogram]": st.dictionaries(st.sampled_from(Outcome), HISTOGRAMS, max_size=2),

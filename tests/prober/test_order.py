@@ -17,6 +17,7 @@ from trio_echo.prober.order import (
     Affinity,
     Order,
     Point,
+    _Distances,
     affinity,
     drift,
     expected_runs,
@@ -72,7 +73,7 @@ def test_independent_draws_show_no_pattern() -> None:
 @pytest.mark.parametrize(
     ("names", "code", "words"),
     [
-        (["one", "one", "one", "one", "two"] * 80, "rotation", "strict rotation"),
+        (["one", "one", "one", "one", "two"] * 80, "rotation", "takes turns (round robin)"),
         (["one"] * 40 + ["two"] * 10 + ["one"] * 40 + ["two"] * 10, "sticky", "session affinity"),
     ],
 )
@@ -93,6 +94,46 @@ def test_patterns_are_said_with_their_figure(names: list[str], code: str, words:
 def test_too_little_to_tell(names: list[str]) -> None:
     """No pattern is named where the sample does not carry it."""
     assert ordered(names).runs() is None
+
+
+def test_turns_of_a_rare_backend_are_found_by_their_distances() -> None:
+    """Nineteen to one and one to the other, a little out of order, leave as many changes."""
+    draw = random.Random(3)  # noqa: S311 - a simulation with fixed seeds, no secret
+    turns = (["one"] * 19 + ["two"]) * 40
+    late = sorted(range(800), key=lambda place: place + 6 * draw.random())
+    report = made([turns[place] for place in late])
+    runs = report.changes
+    assert runs is not None
+    assert not runs.patterned
+    assert [remark.code for remark in findings(report)] == ["rotation"]
+    assert "two answers every 20 connections, more evenly than independent draws" in str(report)
+
+
+def test_even_distances_weigh_one_at_most_over_every_order() -> None:
+    """Every order of a small sample, all alike: E is 1 on average at most, for each backend."""
+    for names in (["a"] * 6 + ["b"] * 4, ["a"] * 3 + ["b"] * 3 + ["c"] * 2):
+        weights = []
+        for order in set(itertools.permutations(names)):
+            places: dict[str, _Distances] = {}
+            for place, name in enumerate(order, 1):
+                places.setdefault(name, _Distances()).add(place)
+            weights.append([exp(places[name].evenness(len(order))) for name in set(names)])
+        assert all(0 < statistics.fmean(each) <= 1 for each in zip(*weights, strict=True))
+
+
+def test_good_draws_are_rarely_at_even_distances() -> None:
+    """With a look at the end of each of five hundred samples E reaches 100 in five at most."""
+    found = [ordered(drawn({"one": 95, "two": 5}, 600, seed)).runs() for seed in range(500)]
+    assert sum(runs is not None and runs.evenness >= log(100) for runs in found) <= 5
+
+
+def test_shares_that_move_are_not_taken_for_turns() -> None:
+    """Distances that grow with the moved share are a drift."""
+    names = drawn({"one": 20, "two": 80}, 400, 1) + drawn({"one": 97, "two": 3}, 900, 2)
+    report = made(names, connections=1300)
+    assert report.changes is not None
+    assert report.changes.even
+    assert [remark.code for remark in findings(report)] == ["drift"]
 
 
 def test_drift_is_said_with_both_shares() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from reports import drawn, made, ok
 
-from trio_echo.prober.counts import Outcome, Result
+from trio_echo.prober.counts import Clue, Counts, Outcome, Result
 from trio_echo.prober.remarks import duration, findings
+from trio_echo.prober.words import Report
 
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 
@@ -55,7 +58,7 @@ def test_pass_reads_well() -> None:
         (
             ["one", Result(Outcome.RESET, detail="Connection reset by peer")],
             {"expect": EIGHTY_TWENTY},
-            "1 x reset (Connection reset by peer): cut by the other side",
+            "1 x reset (Connection reset by peer): two is down, or not reachable from the proxy",
         ),
         (
             ["one", Result(Outcome.RESET)],
@@ -92,17 +95,21 @@ RESET = ending(Outcome.RESET)
     [
         ([RESET] * 20, "no backend is healthy behind the proxy, a policy refuses", "limit"),
         ([RESET, *["one", "two"] * 50], "a limit (of connections or of their rate", "healthy"),
-        ([*["one"] * 40, RESET], "or two is down, with no answer so far", "healthy"),
+        (
+            [*["one"] * 40, RESET],
+            ": two is down, or not reachable from the proxy: it never answered",
+            "healthy",
+        ),
         (
             ["one", "one", "one", "one", RESET] * 40,
-            "two never answered and should have had 20 %, about the 20.0 % that failed: down",
+            "it never answered, and 20.0 % of 200 failed, about its 20 %",
             "limit",
         ),
         (["one", RESET] * 90, "cut by the other side: a limit", "two never answered"),
         (["one", *[ending(Outcome.WRONG_ECHO)] * 9], "mixed up on the way", "two is down"),
         (
             [*["one", "two"] * 9, *[ending(Outcome.RESET, 0.1 + n / 1e3) for n in range(9)]],
-            "reset, each after about 104 ms, which looks like a timeout: cut",
+            "reset, after about 104 ms each: a timeout of the proxy",
             "healthy",
         ),
         (
@@ -124,6 +131,134 @@ def test_failures_are_explained_by_the_whole_sample(
     text = str(made(results, expect=EIGHTY_TWENTY, max_errors=9999, margin=0.04))
     assert says in text
     assert not_said not in text
+
+
+def looked(report: Report, alone: dict[str, int], clues: dict[Clue, int]) -> Report:
+    """The same report after a second look."""
+    found = Counts(alone=Counter(alone), clues=Counter(clues))
+    return Report(report.expectation, (replace(report.runs[0], counts=report.counts + found),))
+
+
+TEN_TIMES = [ending(Outcome.EOF_BEFORE_ANSWER, 0.1)] * 10
+MIXED = ["one", "one", "two"] * 9
+
+
+@pytest.mark.parametrize(
+    ("results", "alone", "clues", "says"),
+    [
+        (
+            [*MIXED, RESET],
+            {},
+            {Clue.FAILED_ALONE: 60},
+            (
+                ": a limit on the rate of connections, or everything behind the proxy is down: "
+                "of 60 more, one at a time, 60 failed"
+            ),
+        ),
+        (
+            [*MIXED, RESET],
+            {"one": 4, "two": 1},
+            {Clue.FAILED_ALONE: 55},
+            ": a limit on the rate of connections: of 60 more, one at a time, 55 failed",
+        ),
+        (
+            [*MIXED, *[RESET] * 20],
+            {"one": 48, "two": 12},
+            {},
+            (
+                ": a limit on open connections (maxconn, limit_conn, a circuit breaker): "
+                "of 60 more, one at a time, none failed"
+            ),
+        ),
+        (
+            [*MIXED, RESET],
+            {"one": 58, "two": 1},
+            {Clue.FAILED_ALONE: 1},
+            ": cut by the other side: a limit (of connections or of their rate",
+        ),
+        (
+            [*MIXED, RESET],
+            {"one": 47},
+            {Clue.FAILED_ALONE: 13},
+            (
+                ": two is down, or not reachable from the proxy: it answered before, and 21.7 % of "
+                "60 more, one at a time, failed, about its 20 %"
+            ),
+        ),
+        (
+            ["one", *TEN_TIMES[:1]],
+            {"one": 4},
+            {Clue.FAILED_ALONE: 1},
+            (
+                ", after about 100 ms: two is slower than the proxy's timeout of about 100 ms, "
+                "down, or not reachable from the proxy: no answer so far"
+            ),
+        ),
+        (TEN_TIMES, {}, {Clue.WAITS: 1}, "100 ms each: the proxy gives up: its timeout is"),
+        ([RESET] * 20, {}, {Clue.ENDS_UNASKED: 1}, ": no backend is healthy behind the proxy, or"),
+        ([RESET] * 20, {}, {Clue.WAITS: 1}, ": a policy refuses this client (RBAC"),
+        (
+            [ending(Outcome.READ_TIMEOUT)] * 20,
+            {},
+            {Clue.WAITS: 1},
+            "no answer in time: a backend hangs, or it speaks another protocol",
+        ),
+        (
+            [ending(Outcome.WRONG_ECHO)] * 20,
+            {},
+            {Clue.WANTS_NO_PROXY: 1},
+            ": the listener wants no PROXY header: leave out --proxy-protocol",
+        ),
+        (
+            [*[RESET] * 10, *[ending(Outcome.EOF_BEFORE_ANSWER)] * 10],
+            {},
+            {Clue.ENDS_UNASKED: 1},
+            "10 x eof-before-answer: as with reset",
+        ),
+    ],
+)
+def test_a_second_look_tells_causes_apart(
+    results: list[str | Result], alone: dict[str, int], clues: dict[Clue, int], says: str
+) -> None:
+    """One connection at a time, or in another way."""
+    report = made(results, expect=EIGHTY_TWENTY, max_errors=9999)
+    assert says in str(looked(report, alone, clues))
+
+
+def test_several_dead_backends_are_counted_together() -> None:
+    """Their shares add up."""
+    weights = {"a": 60.0, "b": 20.0, "c": 20.0}
+    report = made(["a", "a", "a", RESET, RESET] * 20, expect=weights, max_errors=9999)
+    words = "b and c are down, or not reachable from the proxy: they never answered, and 40.0 %"
+    assert words in str(report)
+
+
+ALTERNATING = ["one", "two"] * 300
+BUNCHED = (["one"] * 12 + ["two"] * 3) * 100
+
+
+@pytest.mark.parametrize(
+    ("results", "alone", "changed", "codes"),
+    [
+        (drawn({"one": 95, "two": 5}, 600, 1), {"one": 30, "two": 30}, 59, ["by-load"]),
+        (drawn({"one": 95, "two": 5}, 600, 1), {"one": 57, "two": 3}, 6, []),
+        (ALTERNATING, {"one": 30, "two": 30}, 59, ["even", "rotation"]),
+        (BUNCHED, {"one": 60}, 0, ["sticky"]),
+        (BUNCHED, {"one": 30, "two": 30}, 59, ["by-load"]),
+        (BUNCHED, {"one": 30, "two": 30}, 9, ["sticky"]),
+    ],
+)
+def test_least_connections_shows_with_one_connection_at_a_time(
+    results: list[str | Result], alone: dict[str, int], changed: int, codes: list[str]
+) -> None:
+    """Its shares depend on how many are open, and its answers do not stick together."""
+    report = made(results, expect={"one": 70, "two": 30}, alpha=1e-9, margin=0.1)
+    report = looked(report, alone, {Clue.CHANGED_ALONE: changed})
+    assert [remark.code for remark in findings(report)] == codes
+    if "by-load" in codes:
+        assert ": the balancer goes by open connections (least connections)" in str(report)
+    if "even" in codes:
+        assert "in force, or does it go by open connections (least connections)?" in str(report)
 
 
 def test_backend_that_stopped_is_named() -> None:

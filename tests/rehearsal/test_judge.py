@@ -115,8 +115,8 @@ def test_counts_agree_only_if_every_connection_is_accounted_for(
 
 def test_the_line_explains_why_it_counts_more_than_the_report() -> None:
     """What was under way at the verdict was answered, and is in all three counts."""
-    check = CrossCheck((Row("a", 1518, 1518, 1518),), 0, late=15)
+    check = CrossCheck((Row("a", 1578, 1578, 1578),), 0, late=15, again=60)
     assert str(check) == (
-        "cross-check: the counts agree (a: client 1518, backend 1518, Envoy 1518; "
-        "15 of them answered after the verdict)"
+        "cross-check: the counts agree (a: client 1578, backend 1578, Envoy 1578; "
+        "of them after the verdict: 15 that were on their way then, 60 of a second look)"
     )

@@ -85,6 +85,8 @@ def line(tally: Tally, *, counts: bool = True) -> str:
         return f"resolving {target}"
     if tally.phase == "waiting":
         return f"waiting for a first answer from {target}"
+    if tally.phase == "looking":
+        return f"asking {target} some times more, for the cause"
     total = tally.connections
     if not total or not counts:
         return f"probing {target}"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from trio_echo.prober.latency import Histogram
 
-__all__ = ["Counts", "Outcome", "Result"]
+__all__ = ["Clue", "Counts", "Outcome", "Result"]
 
 _LARGEST = 2**53
 """The largest count that JSON carries exactly everywhere."""
@@ -38,6 +38,28 @@ class Outcome(StrEnum):
     NO_MATCH = "no-match"
     TLS = "tls"
     LOCAL = "local"
+
+
+class Clue(StrEnum):
+    """What a second look found, where the probe itself could not tell causes apart."""
+
+    FAILED_ALONE = "failed-alone"
+    """A connection that was the only one failed too."""
+
+    CHANGED_ALONE = "changed-alone"
+    """Of two such connections, one after another, another backend answered the second."""
+
+    SPEAKS_TLS = "speaks-tls"
+    SPEAKS_NO_TLS = "speaks-no-tls"
+    WANTS_PROXY = "wants-proxy"
+    """It answers behind a header of the PROXY protocol."""
+
+    WANTS_NO_PROXY = "wants-no-proxy"
+    ENDS_UNASKED = "ends-unasked"
+    """It ends a connection on which nothing was sent."""
+
+    WAITS = "waits"
+    """It keeps a connection on which nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +84,11 @@ class Counts:
         late: answers by backend that came after the verdict; not judged.
         launched: connections launched, the late ones included.
         unfinished: connections cut before their end.
-        contacts: connections made before the first that counts, to find an
-            address that answers or to wait for a first answer.
+        contacts: further connections that are not judged: to find an address that
+            answers, to wait for a first answer, and of the second look.
+        alone: answers by backend in the second look, where one connection was
+            made at a time.
+        clues: what else the second look found.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -78,6 +103,8 @@ class Counts:
     launched: int = 0
     unfinished: int = 0
     contacts: int = 0
+    alone: Counter[str] = field(default_factory=Counter)
+    clues: Counter[Clue] = field(default_factory=Counter)
 
     @property
     def errors(self) -> int:

@@ -457,7 +457,13 @@ def classify(error: BaseException, *, connected: bool) -> FailureError:
                 )
             # Whatever the kernel refuses for another reason (permissions, a
             # family it lacks) is this machine's as well.
-            return FailureError(_BY_ERRNO.get(cause.errno, Outcome.LOCAL), detail)
+            outcome = _BY_ERRNO.get(cause.errno, Outcome.LOCAL)
+            in_tls = isinstance(error, trio.BrokenResourceError)
+            if outcome is Outcome.RESET and in_tls and not connected:
+                # Some reset what they have no route for. Others close, and then TLS
+                # itself says that the handshake failed.
+                return FailureError(Outcome.TLS, f"{detail} in the handshake")
+            return FailureError(outcome, detail)
     return FailureError(Outcome.LOCAL, printable(str(error)) or type(error).__name__)
 
 

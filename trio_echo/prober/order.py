@@ -2,13 +2,14 @@
 
 The verdict rests on independent draws, one per connection. These tests look at
 the order of the answers and at who asked, in memory that does not grow:
-adjacent equal answers are counted as they come, and the running counts are kept
-at a bounded number of points, evenly spaced.
+adjacent equal answers and distances between a backend's answers are counted as they
+come, and the running counts are kept at a bounded number of points, evenly spaced.
 
 Each test names what good draws come to once in so many probes:
 
 ======================  ===========================================================
 answers stick or turns  once in 100 000; in 4000 where shares are as uneven as 97/3
+even distances          once in 100 000 at most, over all looks of a probe together
 shares drift            once in 130 000
 answers follow sources  once in 100 000 at most, over all looks of a probe together
 ======================  ===========================================================
@@ -16,12 +17,14 @@ answers follow sources  once in 100 000 at most, over all looks of a probe toget
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from itertools import pairwise
 from math import lgamma, log, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "Affinity",
@@ -30,6 +33,7 @@ __all__ = [
     "Point",
     "Runs",
     "affinity",
+    "differ",
     "drift",
     "expected_runs",
     "log_affinity",
@@ -57,6 +61,9 @@ _HEIGHT = 2.5
 _BAR = log(100_000)
 """log E from which answers follow their sources: chance does it once in 100 000."""
 
+_PARTS = (0.5, 0.8, 1.0, 1.25)
+"""Where the chance of a backend's next answer may change, in mean distances since its last."""
+
 _ROUNDING = 1e-9
 
 
@@ -80,11 +87,14 @@ class Runs(NamedTuple):
         changes: how often it did.
         expected: how often it would with independent draws of the same counts.
         variance: of the changes, with independent draws.
+        evenness: log E against independent draws, from the distances between the
+            answers of a backend: see `_Distances`.
     """
 
     changes: int
     expected: float
     variance: float
+    evenness: float = 0.0
 
     @property
     def sigmas(self) -> float:
@@ -95,6 +105,11 @@ class Runs(NamedTuple):
     def patterned(self) -> bool:
         """Whether the difference is too large for chance."""
         return self.variance >= _SMALLEST and abs(self.sigmas) >= _SIGMAS
+
+    @property
+    def even(self) -> bool:
+        """Whether a backend's answers come at distances that are too even for chance."""
+        return self.evenness >= _BAR
 
 
 class Drift(NamedTuple):
@@ -160,6 +175,8 @@ class Order:
         self._counts: Counter[str] = Counter()
         self._changes = 0
         self._last: str | None = None
+        self._total = 0
+        self._distances: dict[str, _Distances] = {}
 
     def add(self, name: str) -> None:
         """Take the backend of the next connection."""
@@ -167,6 +184,10 @@ class Order:
             self._changes += 1
         self._last = name
         self._counts[name] += 1
+        self._total += 1
+        if name not in self._distances:
+            self._distances[name] = _Distances()
+        self._distances[name].add(self._total)
 
     def mark(self, total: int, errors: int, counts: Mapping[str, int]) -> None:
         """Keep these running counts, if it is time for another point."""
@@ -181,8 +202,75 @@ class Order:
         """Test the changes of backend; None where the sample does not carry it."""
         if len(self._counts) < 2:  # noqa: PLR2004 - one backend alone never changes
             return None
-        runs = expected_runs(self._counts)
-        return None if runs.variance < _SMALLEST else runs._replace(changes=self._changes)
+        found = [each.evenness(self._total) for each in self._distances.values()]
+        evenness = max(found) - log(len(found))
+        runs = expected_runs(self._counts)._replace(changes=self._changes, evenness=evenness)
+        return runs if runs.even or runs.variance >= _SMALLEST else None
+
+
+class _Distances:
+    """How far apart a backend's answers are, beside independent draws.
+
+    Round robin leaves no mark on the number of changes where one backend answers
+    rarely: each of its answers stands alone either way. But it comes at nearly the
+    same distance each time, and a draw at any.
+
+    The logarithm of E = M / U, as in `log_affinity`. U is the chance of these places
+    of c answers among n where all are alike, c! (n-c)! / n!. M is their chance where
+    the next answer depends on how long ago the last was: one unknown chance, with the
+    prior Beta(1/2, 1/2), for each part of the mean distance so far. That is a chance
+    for each answer given those before it, so E stays below a martingale of the true
+    shares and reaches 1/a at any look with a chance of a at most.
+    """
+
+    __slots__ = ("_count", "_first", "_hits", "_last", "_limits", "_misses")
+
+    def __init__(self) -> None:
+        self._count = self._first = self._last = 0
+        self._limits: Sequence[int] = ()
+        # By part of the mean distance; the last is for those before there is one.
+        self._hits = [0] * (len(_PARTS) + 2)
+        self._misses = [0] * (len(_PARTS) + 2)
+
+    def add(self, place: int) -> None:
+        """Take its next answer, at this place among all answers, the first at 1."""
+        self._misses = self._missed(place - 1)
+        self._hits[self._part(place)] += 1
+        self._count += 1
+        self._last = place
+        if self._count == 1:
+            self._first = place
+        else:
+            mean = (place - self._first) / (self._count - 1)
+            self._limits = [int(part * mean) for part in _PARTS]
+
+    def evenness(self, total: int) -> float:
+        """Log E after `total` answers; at most 0 where they are no more even than draws."""
+        misses = self._missed(total)
+        found = lgamma(total + 1) - lgamma(self._count + 1) - lgamma(total - self._count + 1)
+        for hits, missed in zip(self._hits, misses, strict=True):
+            found += lgamma(hits + 0.5) + lgamma(missed + 0.5) - 2 * lgamma(0.5)
+            found -= lgamma(hits + missed + 1)
+        soon = self._hits[0] * total < (self._hits[0] + misses[0]) * self._count / 2
+        return found if soon else min(found, 0.0)
+
+    def _part(self, place: int) -> int:
+        """The part of the mean distance that a place is in."""
+        if not self._limits:
+            return -1
+        return bisect_left(self._limits, place - self._last)
+
+    def _missed(self, until: int) -> list[int]:
+        """Answers of others by part, up to a place with none of its own since the last."""
+        misses = self._misses.copy()
+        gone = until - self._last
+        if not self._limits:
+            misses[-1] += gone
+            return misses
+        ends = [0, *(min(limit, gone) for limit in self._limits), gone]
+        for part, (start, end) in enumerate(pairwise(ends)):
+            misses[part] += end - start
+        return misses
 
 
 def expected_runs(counts: Mapping[str, int]) -> Runs:
@@ -281,3 +369,14 @@ def affinity(by_source: Mapping[str, Mapping[str, int]]) -> Affinity | None:
         answers.total() > 1 and max(answers.values()) == answers.total() for answers in heard
     )
     return Affinity(len(heard), kept)
+
+
+def differ(some: Mapping[str, int], others: Mapping[str, int], chance: float) -> bool:
+    """Whether two samples of independent draws come from different shares.
+
+    Args:
+        some: of one sample, by name.
+        others: of the other.
+        chance: that they seem to, at most, where they do not.
+    """
+    return log_affinity({"some": some, "others": others}) >= -log(chance)

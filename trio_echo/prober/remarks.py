@@ -8,13 +8,15 @@ sample rules out.
 
 from __future__ import annotations
 
+from collections import Counter
 from math import log, log1p, sqrt
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from trio_echo.prober.counts import Outcome
-from trio_echo.prober.order import affinity
+from trio_echo.prober.counts import Clue, Counts, Outcome
+from trio_echo.prober.order import affinity, differ, expected_runs
 from trio_echo.prober.split import (
     Verdict,
+    chance_of,
     interval,
     judge,
     off,
@@ -27,7 +29,6 @@ from trio_echo.text import printable, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trio_echo.prober.counts import Counts
     from trio_echo.prober.order import Drift, Point, Runs
     from trio_echo.prober.split import Expectation, Interval
 
@@ -81,12 +82,35 @@ HINTS = {
         "or --identify asks for what it does not say"
     ),
     Outcome.TLS: (
-        "the TLS handshake failed: check --tls-ca, --sni, the certificate, "
-        "and that the port speaks TLS at all"
+        "nobody there takes this server name (check --sni) or this client (--tls-cert), "
+        "or no backend is healthy behind the proxy"
     ),
     Outcome.LOCAL: "this machine's own failure, which says nothing about the route",
 }
 """The usual causes of each ending where nothing answered, and the remedy."""
+
+_CERTAIN = {
+    Clue.SPEAKS_TLS: "the port speaks TLS: add --tls",
+    Clue.SPEAKS_NO_TLS: "the port answers without TLS: leave out --tls",
+    Clue.WANTS_PROXY: "the listener wants a PROXY header: add --proxy-protocol v1",
+    Clue.WANTS_NO_PROXY: "the listener wants no PROXY header: leave out --proxy-protocol",
+}
+"""What a second look shows beyond doubt, where nothing answered before."""
+
+_GUESSES = {
+    Clue.ENDS_UNASKED: (
+        "no backend is healthy behind the proxy, or a policy refuses this client's address: "
+        "a connection on which nothing is sent ends as well"
+    ),
+    Clue.WAITS: (
+        "a policy refuses this client (RBAC, AuthorizationPolicy), or the port wants another "
+        "protocol: a connection on which nothing is sent stays open"
+    ),
+}
+"""What a second look leaves where the other side ended all connections by itself."""
+
+_UNVERIFIED = "certificate verify failed"
+"""How TLS begins where it was this side that refused."""
 
 _HINTS_BESIDE_ANSWERS = HINTS | {
     Outcome.REFUSED: "nobody listened meanwhile: a restart, or a full backlog",
@@ -113,11 +137,24 @@ _SAME = 1.25
 _NOTICEABLE = 0.02
 """Seconds below which a connection may end as quickly as that by itself."""
 
+_LONG = 0.05
+"""Seconds that fewer failures must last to look like a timeout, and ten times as long as
+most answers took."""
+
 _FEW = 5
 """Failures from which on their durations are worth comparing."""
 
-_SIGMAS = 4.5
+_SIGMAS = 4.0
 """Standard deviations within which two shares may be the same."""
+
+_ENOUGH = 10
+"""Connections one at a time from which on they show what becomes of all."""
+
+_UNLIKELY = 0.01
+"""A chance that rules a cause out, where another one must be named."""
+
+_RARE = 0.001
+"""A chance that speaks for a cause by itself."""
 
 _LAG_WORTH_SAYING = 0.01
 """Seconds of lag at the 99th percentile below which a rate was kept."""
@@ -199,9 +236,7 @@ def reasons(report: Sample) -> Iterator[Remark]:
     if counts.outcomes[Outcome.WRONG_ECHO] == counts.total > 1:
         text = f"all {counts.total} answers were wrong: the server speaks another protocol"
         yield Remark("protocol", None, text)
-    for outcome, count in counts.outcomes.items():
-        if outcome is not Outcome.OK and count:
-            yield Remark(outcome.value, None, _failure_words(report, outcome, count))
+    yield from _failures(report)
 
 
 def findings(report: Sample) -> Iterator[Remark]:
@@ -209,30 +244,27 @@ def findings(report: Sample) -> Iterator[Remark]:
     counts = report.counts
     if len(counts.answers) > MOST_NAMES:
         return  # a name for each connection makes no pattern
-    yield from _who_answered(report)
     kept = affinity(counts.sources)
+    runs, moved = report.changes, report.drift
+    if runs is not None and moved is not None:
+        runs = moved.within(runs)
+        if runs.patterned and runs.sigmas < 0:
+            moved = None  # answers that stick together wander by themselves
+    sticks = runs is not None and runs.patterned and runs.sigmas < 0
+    by_load = kept is None and _goes_by_load(report, sticks=sticks)
+    if not by_load:
+        yield from _who_answered(report, turns=runs is not None and runs.patterned and not sticks)
     if kept is not None:
         text = (
             f"sticky by source address: {kept.kept} of {kept.sources} addresses got one backend "
             f"alone, so this is a sample of {kept.sources} draws, not of {counts.total}"
         )
         yield Remark("sticky-source", None, text)
-    runs, moved = report.changes, report.drift
-    if runs is not None and moved is not None:
-        runs = moved.within(runs)
-        if runs.patterned and runs.sigmas < 0:
-            moved = None  # answers that stick together wander by themselves
+    if by_load:
+        yield Remark("by-load", None, _by_load_words(report))
     # Addresses in turn make a pattern of their own where each keeps its backend.
-    if runs is not None and runs.patterned and kept is None:
-        figure = (
-            f"the backend changed {runs.changes} times from one connection to the next, "
-            f"where independent draws make about {runs.expected:.0f}"
-        )
-        if runs.sigmas < 0:
-            text = f"{figure}: session affinity, or connections kept together?"
-            yield Remark("sticky", None, text)
-        else:
-            yield Remark("rotation", None, f"{figure}: strict rotation (round robin)?")
+    elif runs is not None and kept is None:
+        yield from _pattern(report, runs if moved is None else runs._replace(evenness=0.0))
     lag = counts.lag.quantile(99)
     if lag >= _LAG_WORTH_SAYING:
         text = (
@@ -240,16 +272,81 @@ def findings(report: Sample) -> Iterator[Remark]:
             "(a higher -c, a lower --rate or an idler machine would help)"
         )
         yield Remark("lag", None, text)
-    sticks = runs is not None and runs.patterned and runs.sigmas < 0
-    stopped = [] if sticks else list(_stopped(report))
+    stopped = [] if sticks or by_load else list(_stopped(report))
     yield from stopped
-    if moved is not None and not stopped:
+    if moved is not None and not (stopped or by_load):
         before, after = map(percent, moved.shares)
         text = (
             f"{shown_name(moved.name)} went from {before} to {after} at about answer {moved.at}: "
             "were weights moved meanwhile?"
         )
         yield Remark("drift", moved.name, text)
+
+
+def _pattern(report: Sample, runs: Runs) -> Iterator[Remark]:
+    """Whether answers stick together or take turns."""
+    figure = (
+        f"the backend changed {runs.changes} times from one connection to the next, "
+        f"where independent draws make about {runs.expected:.0f}"
+    )
+    if runs.patterned and runs.sigmas < 0:
+        text = f"{figure}: session affinity, or connections kept together?"
+        yield Remark("sticky", None, text)
+    elif runs.patterned:
+        yield Remark("rotation", None, f"{figure}: the balancer takes turns (round robin)")
+    elif runs.even:
+        answers = +report.counts.answers
+        rare = min(answers, key=lambda name: answers[name])
+        text = (
+            f"{shown_name(rare)} answers every {answers.total() / answers[rare]:.3g} connections, "
+            "more evenly than independent draws: the balancer takes turns (round robin)"
+        )
+        yield Remark("rotation", None, text)
+
+
+def _goes_by_load(report: Sample, *, sticks: bool) -> bool:
+    """Whether the shares are others where only one connection is open at a time.
+
+    Args:
+        report: the sample.
+        sticks: whether its answers stick together, which makes few draws of many.
+    """
+    expectation, counts, moved = report.expectation, report.counts, report.drift
+    if report.verdict is not Verdict.FAIL or not off(expectation, counts):
+        return False
+    alone = +counts.alone
+    if sticks and (
+        len(alone) < 2  # noqa: PLR2004 - one backend alone never changes
+        or counts.clues[Clue.CHANGED_ALONE] < expected_runs(alone).expected
+    ):
+        return False
+    since = counts
+    if moved is not None:
+        after = moved.parts[1]
+        since = Counts(answers=after, outcomes=Counter({Outcome.OK: after.total()}))
+    return any(
+        chance_of(alone[name], alone.total(), interval(expectation, since, name)) < _RARE
+        for name in expectation.shares
+    )
+
+
+def _by_load_words(report: Sample) -> str:
+    """The share of a backend with one connection open at a time, and with several."""
+    counts = report.counts
+    shares = {
+        name: (
+            counts.alone[name] / counts.alone.total(),
+            counts.answers[name] / counts.answers.total(),
+        )
+        for name in (*counts.answers, *counts.alone)
+    }
+    name = max(shares, key=lambda name: abs(shares[name][0] - shares[name][1]))
+    alone, together = map(percent, shares[name])
+    return (
+        f"{shown_name(name)} has {together} with several connections open, and {alone} of "
+        f"{counts.alone.total()} made one at a time: the balancer goes by open connections "
+        "(least connections)"
+    )
 
 
 def _share_words(report: Sample, name: str) -> str:
@@ -298,62 +395,160 @@ def _undecided(report: Sample) -> Iterator[Remark]:
     yield Remark("undecided", None, text)
 
 
-def _failure_words(report: Sample, outcome: Outcome, count: int) -> str:
-    """One way to fail: how often, what was met, and the likely cause."""
+def _failures(report: Sample) -> Iterator[Remark]:
+    """Each way to fail. One cause is said once."""
+    said: dict[str, Outcome] = {}
+    for outcome, count in report.counts.outcomes.items():
+        if outcome is not Outcome.OK and count:
+            what, cause = _failure_words(report, outcome, count)
+            first = said.setdefault(cause, outcome)
+            text = f"{what}: {cause if first is outcome else f'as with {first}'}"
+            yield Remark(outcome.value, None, text)
+
+
+def _failure_words(report: Sample, outcome: Outcome, count: int) -> tuple[str, str]:
+    """One way to fail: how often and what was met; and the likely cause."""
     detail = visible(report.examples.get(outcome, ""))
     met = f" ({detail})" if detail else ""
-    return f"{count} x {outcome}{met}{_when(report, outcome)}: {_cause(report, outcome)}"
+    lasted = _timeout(report, outcome)
+    when = "" if lasted is None else f", after about {duration(lasted)}" + " each" * (count > 1)
+    answered = report.counts.outcomes[Outcome.OK]
+    cause = _cause_beside_answers if answered else _cause_without_answers
+    return f"{count} x {outcome}{met}{when}", cause(report, outcome, lasted)
 
 
-def _when(report: Sample, outcome: Outcome) -> str:
-    """How long connections lasted that ended so, where all did for the same time."""
-    lasted = report.counts.failed.get(outcome)
-    if lasted is None or lasted.count < _FEW or outcome in _OWN_TIMEOUTS:
-        return ""
+def _timeout(report: Sample, outcome: Outcome) -> float | None:
+    """Seconds after which connections ended so, where a timeout of the proxy's may have."""
+    counts = report.counts
+    lasted = counts.failed.get(outcome)
+    if lasted is None or outcome in _OWN_TIMEOUTS:
+        return None
     first, last = lasted.quantile(5), lasted.quantile(95)
     if first < _NOTICEABLE or last > _SAME * first:
-        return ""
-    return f", each after about {duration(lasted.quantile(50))}, which looks like a timeout"
+        return None
+    usual = max((10 * answer.quantile(90) for answer in counts.answer.values()), default=0.0)
+    if lasted.count < _FEW and (not usual or first < max(_LONG, usual)):
+        return None
+    return lasted.quantile(50)
 
 
 _OWN_TIMEOUTS = {Outcome.CONNECT_TIMEOUT, Outcome.READ_TIMEOUT, Outcome.NO_MATCH}
 """What the probe itself gives up after --timeout."""
 
 
-def _cause(report: Sample, outcome: Outcome) -> str:
-    """What the rest of the sample leaves as the cause of a way to fail."""
-    expectation, counts = report.expectation, report.counts
-    if not counts.outcomes[Outcome.OK]:
-        return HINTS[outcome]
-    dead = silent(expectation, counts)
-    hint = _HINTS_BESIDE_ANSWERS[outcome]
-    if not dead or outcome not in _OF_A_DEAD_BACKEND:
-        return hint
-    names = _listed(dead)
-    if counts.errors < _FEW:
-        return f"{hint}, or {names} is down, with no answer so far"
-    weight = sum(expectation.shares[name] for name in dead)
-    failed = counts.errors / counts.total
-    doubt = _SIGMAS * sqrt(weight * (1 - weight) / counts.total)
-    if abs(failed - weight) <= doubt:
-        return (
-            f"{names} never answered and should have had {exact(weight)}, about the "
-            f"{percent(failed)} that failed: down, or not reachable from the proxy"
-        )
-    return hint
+def _cause_without_answers(report: Sample, outcome: Outcome, lasted: float | None) -> str:
+    """What a second look leaves as the cause of a way to fail, where nothing answered."""
+    clues = report.counts.clues
+    certain = [words for clue, words in _CERTAIN.items() if clues[clue]]
+    if outcome in _STOOD and certain:
+        return certain[0]
+    if outcome is Outcome.TLS and _UNVERIFIED in report.examples.get(outcome, ""):
+        return "check --tls-ca, --sni and the server's certificate"
+    if outcome is Outcome.READ_TIMEOUT and clues:
+        return "connected, but no answer in time: a backend hangs, or it speaks another protocol"
+    if outcome in _ENDED:
+        if lasted is not None:
+            return (
+                "the proxy gives up: its timeout is shorter than a backend's answer takes, "
+                "or it reaches no backend"
+            )
+        for clue, words in _GUESSES.items():
+            if clues[clue]:
+                return words
+    return HINTS[outcome]
 
+
+def _cause_beside_answers(report: Sample, outcome: Outcome, lasted: float | None) -> str:
+    """What the whole sample leaves as the cause of a way to fail, where others were answered."""
+    hint = _HINTS_BESIDE_ANSWERS[outcome]
+    if outcome not in _OF_A_DEAD_BACKEND:
+        return hint
+    if lasted is not None:
+        hint = "a timeout of the proxy: a backend answers too slowly, hangs, or cannot be reached"
+    return _dead_words(report, lasted) or _limit_words(report.counts) or hint
+
+
+def _limit_words(counts: Counts) -> str | None:
+    """What limit is likely; None where as many connections fail one at a time as otherwise."""
+    alone, failed = counts.alone.total(), counts.clues[Clue.FAILED_ALONE]
+    more = f"of {alone + failed} more, one at a time, {failed or 'none'} failed"
+    if failed and not alone:
+        return f"a limit on the rate of connections, or everything behind the proxy is down: {more}"
+    # With those that ended after the verdict, and were not judged.
+    answered = counts.answers.total() + counts.late.total()
+    lost = max(counts.errors, counts.launched - counts.unfinished - answered)
+    if not differ(
+        {"answered": answered, "lost": lost}, {"answered": alone, "lost": failed}, _UNLIKELY
+    ):
+        return None
+    if failed * answered > lost * alone:
+        return f"a limit on the rate of connections: {more}"
+    return f"a limit on open connections (maxconn, limit_conn, a circuit breaker): {more}"
+
+
+def _dead_words(report: Sample, lasted: float | None) -> str | None:
+    """What to say of backends that do not answer; None where others or more than theirs fail.
+
+    Args:
+        report: the sample.
+        lasted: seconds after which connections ended, where that looks like a timeout.
+    """
+    counts, shares = report.counts, report.expectation.shares
+    dead, failed, total, of = silent(report.expectation, counts), counts.errors, counts.total, ""
+    alone = counts.alone.total() + counts.clues[Clue.FAILED_ALONE]
+    if alone >= _ENOUGH:
+        dead = [name for name, share in shares.items() if share and not counts.alone[name]]
+        failed, total, of = counts.clues[Clue.FAILED_ALONE], alone, " more, one at a time,"
+    if not dead or len(dead) == len(shares):
+        return None
+    weight = sum(shares[name] for name in dead)
+    doubt = _SIGMAS * sqrt(weight * (1 - weight) / total) + 1 / total
+    if abs(failed / total - weight) > doubt:
+        return None
+    is_, it, its = ("is", "it", "its") if len(dead) == 1 else ("are", "they", "their")
+    words = f"{_listed(dead)} {is_} "
+    if lasted is not None and lasted < 1:
+        words += f"slower than the proxy's timeout of about {duration(lasted)}, "
+    words += "down, or not reachable from the proxy"
+    if total < _ENOUGH:
+        return f"{words}: no answer so far"
+    known = any(counts.answers[name] for name in dead)
+    return (
+        f"{words}: {it} {'answered before' if known else 'never answered'}, and "
+        f"{percent(failed / total)} of {total}{of} failed, about {its} {exact(weight)}"
+    )
+
+
+_STOOD = {
+    Outcome.RESET,
+    Outcome.EOF_BEFORE_ANSWER,
+    Outcome.EOF_MID_LINE,
+    Outcome.READ_TIMEOUT,
+    Outcome.WRONG_ECHO,
+    Outcome.NO_MATCH,
+    Outcome.TLS,
+}
+"""Ways to end after a connection stood."""
+
+_ENDED = {Outcome.RESET, Outcome.EOF_BEFORE_ANSWER}
 
 _OF_A_DEAD_BACKEND = {
     Outcome.REFUSED,
     Outcome.RESET,
     Outcome.EOF_BEFORE_ANSWER,
+    Outcome.EOF_MID_LINE,
     Outcome.READ_TIMEOUT,
     Outcome.CONNECT_TIMEOUT,
 }
 
 
-def _who_answered(report: Sample) -> Iterator[Remark]:
-    """What shares that are off look like: one for all, swapped, or even."""
+def _who_answered(report: Sample, *, turns: bool) -> Iterator[Remark]:
+    """What shares that are off look like: one for all, swapped, or even.
+
+    Args:
+        report: the sample.
+        turns: whether the backends take turns.
+    """
     expectation, counts = report.expectation, report.counts
     outside = off(expectation, counts)
     answered = [name for name, count in counts.answers.items() if count]
@@ -374,7 +569,10 @@ def _who_answered(report: Sample) -> Iterator[Remark]:
                 names = f"{shown_name(first)} and {shown_name(second)}"
                 yield Remark("swapped", None, f"the counts fit the weights of {names} swapped")
         if _fits(report, even, expectation.shares):
-            yield Remark("even", None, "the counts fit equal weights: are the weights in force?")
+            text = "the counts fit equal weights: are the weights in force"
+            # What least connections does while no connection stays open.
+            text += ", or does it go by open connections (least connections)?" if turns else "?"
+            yield Remark("even", None, text)
 
 
 def _fits(report: Sample, shares: Mapping[str, float], others: Mapping[str, float]) -> bool:
@@ -395,7 +593,11 @@ def _stopped(report: Sample) -> Iterator[Remark]:
     total = report.counts.total
     for name, count in report.counts.answers.items():
         last = next(point.total for point in report.course if point.counts.get(name, 0) == count)
-        if 0 < count < last and (total - last) * log1p(-count / last) < _NEVER:
+        if (
+            not report.counts.alone[name]
+            and 0 < count < last
+            and (total - last) * log1p(-count / last) < _NEVER
+        ):
             text = (
                 f"{shown_name(name)} has {percent(count / last)} of the first {last} connections "
                 f"and none of the {total - last} after: it stopped, or was taken out"

@@ -17,6 +17,7 @@ from trio_echo.prober.counts import Counts, Outcome, Result
 from trio_echo.prober.dialogue import FailureError
 from trio_echo.prober.exchange import Exchanger, classify
 from trio_echo.prober.latency import Histogram
+from trio_echo.prober.look import is_puzzling, second_look
 from trio_echo.prober.order import Order, Point
 from trio_echo.prober.split import Verdict
 from trio_echo.prober.words import Report, Run, decide
@@ -80,11 +81,17 @@ async def probe(config: ProbeConfig, *, watch: Callable[[Tally], object] | None 
     tally = Tally(config, exchanger.run)
     if watch is not None:
         watch(tally)
+    address = None
     with tally.cancel_scope:
         address = await _find_address(tally, exchanger)
-        if address is not None:
+        if address is not None and not tally.over():
             await _Schedule(tally, exchanger, address).run()
     tally.finish(0.0 if tally.started is None else trio.current_time() - tally.started)
+    if address is not None and tally.is_puzzling:
+        tally.phase = "looking"
+        tally.cancel_scope = trio.CancelScope(deadline=tally.cancel_scope.deadline)
+        with tally.cancel_scope:
+            tally.counts += await second_look(config, address, tally.counts)
     return tally.report()
 
 
@@ -99,7 +106,8 @@ class Tally:
         config: what the probe was told.
         run: the tag of this run.
         budget: connections to spend at most; None for as many as the duration holds.
-        phase: what it does now: ``resolving``, ``waiting``, ``probing`` or ``done``.
+        phase: what it does now: ``resolving``, ``waiting``, ``probing``, ``done``, or
+            ``looking``, which is for the cause of a failure.
         address: the numeric address it connects to, once known.
         counts: what was counted so far; it grows.
         examples: for each way to fail, what the first such connection met.
@@ -113,7 +121,8 @@ class Tally:
         began: the time of day, for people to find a run again.
         started: when the first connection started, in trio's time.
         elapsed: seconds from then on until the end.
-        cancel_scope: around everything that the probe does.
+        looks: whether a second look may follow; whoever watches may forbid it.
+        cancel_scope: around what the probe does, and again around the second look.
     """
 
     def __init__(self, config: ProbeConfig, run: str) -> None:
@@ -134,6 +143,7 @@ class Tally:
         self.began = datetime.now(UTC)
         self.started: float | None = None
         self.elapsed = 0.0
+        self.looks = True
         self.cancel_scope = trio.CancelScope()
         self._early: dict[int, Result] = {}
         self._due = 0
@@ -144,13 +154,21 @@ class Tally:
         """How many connections were counted."""
         return self._due
 
+    @property
+    def is_puzzling(self) -> bool:
+        """Whether a second look might tell why it is no PASS."""
+        if self.stopped or self.verdict is Verdict.PASS or not self.looks:
+            return False
+        wrong = self.verdict is Verdict.FAIL or self.counts.errors
+        return bool(wrong) and is_puzzling(self.counts)
+
     def over(self) -> bool:
         """Whether no further connection is needed."""
         return self.verdict is not None or self.stopped
 
     def stop(self) -> None:
         """End the probe now; it is marked as interrupted unless its verdict was there."""
-        self.stopped = self.verdict is None
+        self.stopped = self.verdict is None and self.phase != "looking"
         self.cancel_scope.cancel()
 
     def take(self, index: int, result: Result) -> bool:
@@ -339,8 +357,10 @@ async def _find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
     rather than a mixture that changes with the resolver's mood.
 
     Returns:
-        The address, or None where there is nothing to probe; `tally` knows why.
+        The address, or None where there is none. Where there is nothing to probe,
+        `tally` knows why and is over.
     """
+    address = None
     wait = tally.config.wait
     deadline = trio.current_time() + wait
     pause = _FIRST_PAUSE
@@ -366,7 +386,7 @@ async def _find_address(tally: Tally, exchanger: Exchanger) -> Address | None:
                 detail = f"{waited}: {failure.detail or failure.outcome}"
                 failure = failure._replace(detail=detail)
             tally.fail(failure)
-            return None
+            return address
         await trio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -44,6 +44,7 @@ __all__ = [
     "Expectation",
     "Interval",
     "Verdict",
+    "chance_of",
     "connections_needed",
     "interval",
     "judge",
@@ -508,6 +509,12 @@ def _smallest(holds: Callable[[int], bool], low: int, high: int) -> int:
         else:
             low = middle
     return high
+
+
+def chance_of(hits: int, total: int, within: Interval) -> float:
+    """The chance of so few or so many hits, the greatest for all shares in an interval."""
+    few = _binomial_tail(total, within.low, hits)
+    return min(few, _binomial_tail(total, 1.0 - within.high, total - hits))
 
 
 def _binomial_tail(total: int, share: float, most: int) -> float:

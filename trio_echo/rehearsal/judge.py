@@ -73,11 +73,13 @@ class CrossCheck:
             answer it did not wait for. They may have reached a backend or not.
         late: connections of the client's that were answered after the verdict,
             which the report above it does not count.
+        again: connections of its second look that were answered, nor these.
     """
 
     rows: tuple[Row, ...]
     unanswered: int
     late: int = 0
+    again: int = 0
 
     @property
     def agrees(self) -> bool:
@@ -96,7 +98,9 @@ class CrossCheck:
             for row in self.rows
         )
         unanswered = f"; unanswered: {self.unanswered}" if self.unanswered else ""
-        late = f"; {self.late} of them answered after the verdict" if self.late else ""
+        beyond = [f"{self.late} that were on their way then"] * bool(self.late)
+        beyond += [f"{self.again} of a second look"] * bool(self.again)
+        late = f"; of them after the verdict: {', '.join(beyond)}" if beyond else ""
         verdict = "agree" if self.agrees else "DISAGREE"
         return f"cross-check: the counts {verdict} ({counts}{unanswered}{late})"
 
@@ -189,13 +193,13 @@ async def _settled(
         now = await _counts(testbed, beside)
         check = compare(
             testbed.route,
-            counts.answers + counts.late + (now.answered - before.answered),
+            counts.answers + counts.late + counts.alone + (now.answered - before.answered),
             counts.launched + counts.contacts + now.launched - before.launched,
             accepted=now.accepted - before.accepted,
             dialled=now.dialled - before.dialled,
         )
         if check.agrees or trio.current_time() > deadline:
-            return replace(check, late=counts.late.total())
+            return replace(check, late=counts.late.total(), again=counts.alone.total())
         await trio.sleep(_POLL)
 
 
