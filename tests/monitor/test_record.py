@@ -105,6 +105,9 @@ def test_everything_is_bounded() -> None:
         record.take(ok(f"name-{number}"), 0.0)
     assert len(record.counts.answers) == MOST_NAMES + 1
     assert record.counts.answers[OTHERS] == MOST_NAMES
+    record.take(ok("name-3"), 0.0)
+    assert record.counts.answers["name-3"] == 2
+    assert str(record).endswith(", 251 more")
     [told] = [event for event in record.events if event.kind == "names"]
     assert "more than 256 different names answered, name-256 the last" in told.text
     for _ in range(2000):
