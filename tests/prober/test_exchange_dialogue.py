@@ -149,8 +149,8 @@ LEAVES = {
         ("named", "sha256", None, "MEASURED"),
         ("named", "cn", None, "tls (certificate verify failed"),
         ("named", "sha256", False, "tls (certificate verify failed"),
-        ("nameless", "cn", True, "no-match (the certificate has no cn to tell it by, none"),
-        ("endless", "san", True, "to tell it by, one of 339 characters: use sha256)"),
+        ("nameless", "cn", True, "no-match (the certificate has no cn: use serial or sha256)"),
+        ("endless", "san", True, "no-match (the certificate's san is 339 bytes long: use serial"),
     ],
 )
 async def test_certificates(

@@ -102,6 +102,9 @@ class Answer(Protocol):
     def end(self) -> str:
         """Take the end of file before there was a name.
 
+        Returns:
+            The name that it completes.
+
         Raises:
             FailureError: what came is no answer.
         """
@@ -323,9 +326,12 @@ class Certificate:
         """The name in the certificate."""
         der, fields = connection.certificate()
         name = _CERTIFICATE_NAMES[self._field](der, fields)
-        if not name or len(name.encode(errors="surrogateescape")) > _LONGEST_NAME:
-            found = f"one of {len(name)} characters" if name else "none"
-            detail = f"the certificate has no {self._field} to tell it by, {found}: use sha256"
+        if not name:
+            detail = f"the certificate has no {self._field}: use serial or sha256"
+            raise FailureError(Outcome.NO_MATCH, detail)
+        size = len(name.encode(errors="surrogateescape"))
+        if size > _LONGEST_NAME:
+            detail = f"the certificate's {self._field} is {size} bytes long: use serial or sha256"
             raise FailureError(Outcome.NO_MATCH, detail)
         return name
 

@@ -234,7 +234,10 @@ def reasons(report: Sample) -> Iterator[Remark]:
         )
         yield Remark("names", None, text)
     if counts.outcomes[Outcome.WRONG_ECHO] == counts.total > 1:
-        text = f"all {counts.total} answers were wrong: the server speaks another protocol"
+        text = (
+            f"all {counts.total} answers were wrong: the server speaks another protocol; "
+            "--identify says how to tell its backends apart"
+        )
         yield Remark("protocol", None, text)
     yield from _failures(report)
 
