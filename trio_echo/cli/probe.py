@@ -139,7 +139,7 @@ def probe(
     png: PNGOption = None,
     github: GitHubOption = None,
 ) -> None:
-    """Open connections, count who answers, and judge the split.
+    r"""Open connections, count who answers, and judge the split.
 
     It stops as soon as the verdict is certain.
 
@@ -150,6 +150,7 @@ def probe(
     Examples:
     trio-echo probe localhost:31400 --expect one=80,two=20
     trio-echo probe gateway:443 --tls --json report.json
+    trio-echo probe redis:6379 --send 'INFO\r\n' --identify 'tcp_port:(\d+)'
     """
     config = ProbeConfig(
         target=target,
