@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 from reports import ok
@@ -12,13 +14,16 @@ from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.schedule import Tally
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 EIGHTY_TWENTY = {"one": 80.0, "two": 20.0}
 
 
-def counted(*results: Result) -> Tally:
+def counted(*results: Result, expect: Mapping[str, float] = EIGHTY_TWENTY) -> Tally:
     """A tally in the middle of a probe."""
     tally = Tally(
-        ProbeConfig(target="echo.test:9000", expect=EIGHTY_TWENTY, max_errors=9, connections=5000),
+        ProbeConfig(target="echo.test:9000", expect=expect, max_errors=9, connections=5000),
         "run",
     )
     tally.address = "127.0.0.1:9000"
@@ -34,6 +39,10 @@ def test_line_says_the_phase() -> None:
     assert line(tally) == "probing 127.0.0.1:9000 (echo.test)"
     tally.phase = "waiting"
     assert line(tally) == "waiting for a first answer from 127.0.0.1:9000 (echo.test)"
+    tally.phase = "looking"
+    assert line(tally) == (
+        "looking for the cause with some more connections to 127.0.0.1:9000 (echo.test)"
+    )
     tally.phase, tally.address = "resolving", None
     assert line(tally) == "resolving echo.test:9000"
 
@@ -53,14 +62,16 @@ async def test_line_says_how_long_and_how_many() -> None:
     tally.phase, tally.started = "probing", trio.current_time() - 2
     tally.take(0, ok("one"))
     assert line(tally) == "1 connection to 127.0.0.1:9000 in 2.0 s: one 100.0 %"
-    assert "expected" not in rendered(tally)
+    shown = rendered(tally)
+    assert "\n1 connection in 2.0 s of 5.0 s" in shown
+    assert "expected" not in shown
 
 
-def rendered(tally: Tally) -> str:
+def rendered(tally: Tally, width: int = 120) -> str:
     """The picture as plain text."""
-    console = Console(width=120, color_system=None, force_terminal=True, legacy_windows=False)
+    console = Console(width=width, color_system=None, force_terminal=True, legacy_windows=False)
     with console.capture() as capture:
-        console.print(picture(tally, ascii_only=False))
+        console.print(picture(tally, width=width, ascii_only=False))
     return capture.get()
 
 
@@ -71,8 +82,23 @@ def test_picture_has_a_bar_for_each_backend() -> None:
     assert "one" in shown
     assert "100.0 %" in shown
     assert "0.0 %" in shown
-    assert "1 of up to 5000 connections to" in shown
+    below = [each.rstrip() for each in shown.splitlines()[2:]]
+    assert below[:2] == ["1 of at most 5000 connections, 0 %", "probing 127.0.0.1:9000 (echo.test)"]
     assert "true share: █ at least, ▓ observed, ░ at most; ┃ expected" in shown
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_picture_fits_the_terminal(width: int) -> None:
+    """One line for each backend and three below, none of them wrapped or cut."""
+    long = "a backend with quite a long name"
+    results = ([ok(long)] * 4 + [ok("two")]) * 180 + [Result(Outcome.RESET)] * 3
+    tally = counted(*results, expect={long: 80, "two": 20})
+    shown = [each.rstrip() for each in rendered(tally, width).splitlines()]
+    assert len(shown) == 2 + 3
+    assert all(len(each) <= width for each in shown)
+    assert "…" not in "".join(shown)
+    assert shown[1].endswith(" %")
+    assert shown[2] == "903 of at most 5000 connections, 18 %, reset 3"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_live_tally(names: list[str]) -> None:
     assert visible(line(tally)) == line(tally)
     console = Console(width=200, color_system=None, force_terminal=False)
     with console.capture() as capture:
-        console.print(picture(tally, ascii_only=False))
+        console.print(picture(tally, width=120, ascii_only=False))
     for each in capture.get().split("\n"):
         assert visible(each) == each
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from trio_echo.cli.output import Words
 from trio_echo.prober.counts import Outcome
-from trio_echo.prober.remarks import duration, percent, shown_name
-from trio_echo.prober.split import interval
+from trio_echo.prober.remarks import connections, duration, percent, shown_name, span
+from trio_echo.prober.split import Interval, interval
 from trio_echo.text import printable
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from trio_echo.prober.schedule import Tally
 
 __all__ = ["follow", "wipe"]
@@ -28,9 +30,12 @@ _SAY = 2.0
 """Seconds between two lines in a log."""
 
 _CELLS = 50
-"""Characters that stand for 100 %."""
+"""Characters that stand for 100 %, at most."""
 
 _NAME_CELLS = 24
+
+_FIGURE_CELLS = len("  100.0 %  0.0 to 100.0 %")
+"""Characters of a line beside its name and its bar."""
 
 _drawn: Live | None = None
 """The picture on the terminal, of which there is one."""
@@ -53,7 +58,9 @@ async def _draw(tally: Tally, console: Console) -> None:
     global _drawn
     with Live(console=console, auto_refresh=False, transient=True) as _drawn:
         while True:
-            _drawn.update(picture(tally, ascii_only=console.options.ascii_only), refresh=True)
+            options = console.options
+            shown = picture(tally, width=options.max_width, ascii_only=options.ascii_only)
+            _drawn.update(shown, refresh=True)
             await trio.sleep(_REDRAW)
 
 
@@ -78,27 +85,29 @@ async def _say(tally: Tally, words: Words) -> None:
 
 def line(tally: Tally, *, counts: bool = True) -> str:
     """The tally in one line."""
-    target = printable(tally.config.target)
-    if tally.address not in (None, target):
-        target = f"{tally.address} ({target.rpartition(':')[0]})"
-    if tally.phase == "resolving":
-        return f"resolving {target}"
-    if tally.phase == "waiting":
-        return f"waiting for a first answer from {target}"
-    if tally.phase == "looking":
-        return f"asking {target} some times more, for the cause"
     total = tally.connections
-    if not total or not counts:
-        return f"probing {target}"
+    if tally.phase in _DOING or not total or not counts:
+        return f"{_DOING.get(tally.phase, 'probing')} {_where(tally)}"
     parts = [f"{shown_name(name)} {percent(count / total)}" for name, count in _counts(tally)]
-    parts += [
-        f"{outcome} {count}"
-        for outcome, count in tally.counts.outcomes.items()
-        if outcome is not Outcome.OK and count
-    ]
     plural = "s" * ((tally.budget or total) != 1)
-    spent = f"{total}{_of(tally)} connection{plural} to {target}{_since(tally)}"
-    return f"{spent}: {', '.join(parts)}"
+    spent = f"{total}{_of(tally)} connection{plural} to {_where(tally)}{_since(tally)}"
+    return f"{spent}: {', '.join([*parts, *_failed(tally)])}"
+
+
+_DOING = {
+    "resolving": "resolving",
+    "waiting": "waiting for a first answer from",
+    "looking": "looking for the cause with some more connections to",
+}
+"""What it does in the phases that count nothing."""
+
+
+def _where(tally: Tally) -> str:
+    """The address, and the host that it was found by."""
+    target = printable(tally.config.target)
+    if tally.address in (None, target):
+        return target
+    return f"{tally.address} ({target.rpartition(':')[0]})"
 
 
 def _of(tally: Tally) -> str:
@@ -113,28 +122,57 @@ def _since(tally: Tally) -> str:
     return f" in {duration(trio.current_time() - tally.started)}"
 
 
-def picture(tally: Tally, *, ascii_only: bool) -> Table | Text:
-    """The tally as bars: the share, its interval, and where it should be."""
+def _failed(tally: Tally) -> list[str]:
+    """How many connections failed, in each way."""
+    outcomes = tally.counts.outcomes.items()
+    return [
+        f"{outcome} {count}" for outcome, count in outcomes if outcome is not Outcome.OK and count
+    ]
+
+
+def picture(tally: Tally, *, width: int, ascii_only: bool) -> RenderableType:
+    """The tally as bars, in so many columns: shares, their intervals, and what is expected.
+
+    Below them stand how far it is, what is probed, and what the bars mean.
+    """
     if not tally.connections:
-        return Text(line(tally))
+        return _one_line(line(tally))
     expectation = tally.config.expectation
+    names = {name: shown_name(name)[:_NAME_CELLS] for name, _ in _counts(tally)}
+    cells = width - max(map(len, names.values())) - _FIGURE_CELLS
     table = Table.grid(padding=(0, 1))
     for name, count in _counts(tally):
         low, high = interval(expectation, tally.counts, name)
+        expected = expectation.shares.get(name)
         share = count / tally.connections
         table.add_row(
-            Text(shown_name(name)[:_NAME_CELLS], style="bold"),
-            bar(share, low, high, expectation.shares.get(name), ascii_only=ascii_only),
-            Text(percent(share), justify="right"),
-            Text(f"{100 * low:.1f} to {100 * high:.1f} %", style="dim"),
+            Text(names[name], style="bold"),
+            bar(share, low, high, expected, cells=min(_CELLS, cells), ascii_only=ascii_only),
+            Text(f"{percent(share):>7}"),
+            Text(span(Interval(low, high)), style="dim"),
         )
     solid, within, beyond, mark = _marks(ascii_only=ascii_only)
     legend = f"true share: {solid} at least, {within} observed, {beyond} at most"
     if expectation.shares:
         legend += f"; {mark} expected"
-    table.caption = Text(f"{line(tally)}\n{legend}", style="dim")
-    table.caption_justify = "left"
-    return table
+    below = [_far(tally), line(tally, counts=False), legend]
+    return Group(table, *(_one_line(text, style="dim") for text in below))
+
+
+def _far(tally: Tally) -> str:
+    """How many connections were counted, of how many, how many failed, and for how long."""
+    total, budget = tally.connections, tally.budget
+    far = f"{connections(total)}"
+    if budget is not None:
+        far = f"{total} of at most {connections(budget)}, {100 * total / budget:.0f} %"
+    whole = tally.config.duration
+    far += f"{_since(tally)}{'' if whole is None else f' of {duration(whole)}'}"
+    return ", ".join([far, *_failed(tally)])
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    """Text that is cut rather than wrapped."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _marks(*, ascii_only: bool) -> tuple[str, str, str, str]:
@@ -142,12 +180,20 @@ def _marks(*, ascii_only: bool) -> tuple[str, str, str, str]:
     return ("#", "+", "-", "|") if ascii_only else ("█", "▓", "░", "┃")
 
 
-def bar(share: float, low: float, high: float, expected: float | None, *, ascii_only: bool) -> Text:
+def bar(
+    share: float,
+    low: float,
+    high: float,
+    expected: float | None,
+    *,
+    cells: int = _CELLS,
+    ascii_only: bool,
+) -> Text:
     """One bar: solid up to the interval, shaded within it, a mark at what is expected."""
     solid, within, beyond, mark = _marks(ascii_only=ascii_only)
-    drawn = Text()
-    for cell in range(_CELLS):
-        start, end = cell / _CELLS, (cell + 1) / _CELLS
+    drawn = Text(no_wrap=True)
+    for cell in range(cells):
+        start, end = cell / cells, (cell + 1) / cells
         if expected is not None and (start <= expected < end or (expected == end == 1)):
             drawn.append(mark, style="bold yellow")
         elif end <= low:
