@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from trio_echo.rehearsal.run import Events, _Conductor, read_plan
 from trio_echo.rehearsal.testbed import open_testbed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     import pytest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trio_echo.errors import TrioEchoError
     from trio_echo.rehearsal.judge import Target
     from trio_echo.rehearsal.route import Plan
+    from trio_echo.rehearsal.testbed import Testbed
 
 DRAIN = 1
 
@@ -118,30 +119,36 @@ class Client:
         return False
 
 
+@asynccontextmanager
+async def holding(held: Held) -> AsyncIterator[tuple[Testbed, Callable[..., Awaitable[Client]]]]:
+    """Hold the route of the manifests; give what is up, and who connects to its ports."""
+    plan = held.read()
+    async with (
+        open_testbed(plan.route, find_envoy(), drain=DRAIN) as testbed,
+        AsyncExitStack() as streams,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def connect(which: int = 0) -> Client:
+            stream = await trio.open_tcp_stream("127.0.0.1", [*testbed.ports.values()][which])
+            client = Client(await streams.enter_async_context(stream))
+            assert await client.ask()
+            return client
+
+        nursery.start_soon(_Conductor(plan, ProbeConfig, held).hold, testbed, held.reload)
+        await held.looked.wait()
+        yield testbed, connect
+        nursery.cancel_scope.cancel()
+
+
 async def test_every_edit_cuts_what_istio_cuts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First the edits that cut nothing, then those that do."""
     monkeypatch.setattr("trio_echo.rehearsal.run._LOOK", 0.02)
     held = Held(tmp_path / "manifests")
-    plan = held.read()
-    conductor = _Conductor(plan, ProbeConfig, held)
-    async with (
-        open_testbed(plan.route, find_envoy(), drain=DRAIN) as testbed,
-        AsyncExitStack() as streams,
-        trio.open_nursery() as nursery,
-    ):
-        (port,) = testbed.ports.values()
-
-        async def connect() -> Client:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-            client = Client(await streams.enter_async_context(stream))
-            assert await client.ask()
-            return client
-
+    async with holding(held) as (testbed, connect):
         old = [await connect() for _ in range(8)]
-        nursery.start_soon(conductor.hold, testbed, held.reload)
-        await held.looked.wait()
         # The same YAML, an annotation, the name of a port.
         assert await held.edit("route.yaml", "metadata:", "metadata: # again") == "unchanged"
         note = "metadata:\n  annotations: {a: b}"
@@ -153,29 +160,31 @@ async def test_every_edit_cuts_what_istio_cuts(
         assert await held.edit("rule.yaml", "subsets:", quick) == same
         assert await held.edit("app.yaml", "replicas: 1", "replicas: 2") == same
         assert await held.edit("app.yaml", "replicas: 2", "replicas: 1") == same
-        both = await held.edit("rule.yaml", "version: v2", "version: v1")
-        assert both == "shifted 31400: 100, cut None"
-        assert await held.edit(
-            "rule.yaml", "version: v1\n  - name: v2", "version: v2\n  - name: v2"
-        )
-        assert held.said[-1] == "shifted 31400: 80/20, cut None"
+        one, other = "version: v1\n  - name: v2", "version: v2\n  - name: v2"
+        assert await held.edit("rule.yaml", one, other) == "shifted 31400: 100, cut None"
+        assert await held.edit("rule.yaml", other, one) == same
         # Another Gateway on another port.
         more = GATEWAY.replace("tcp-echo-gateway", "second").replace("31400", "31401")
         assert await held.write("second.yaml", more) == "unchanged"
         bound = V2_20.replace("tcp-echo-gateway", "second").replace("31400", "31401")
         named = bound.replace("name: tcp-echo\n", "name: second\n")
         assert await held.write("third.yaml", named) == "opened 31401: 80/20"
-        await trio.sleep(DRAIN + 0.5)
+        # One there is cut: the drain time of all these edits is over then.
+        beside = await connect(1)
+        seventy = "shifted 31401: 70/20, cut 1"
+        assert await held.edit("third.yaml", "weight: 80", "weight: 70") == seventy
+        assert await beside.is_cut()
         assert all([await each.ask() for each in old])
 
         # What stands in the listener: weights, the idle timeout, the route itself.
-        assert await held.edit("route.yaml", "weight: 80", "weight: 40")
-        assert held.said[-1] == "shifted 31400: 40/20, cut 1"
+        forty = "shifted 31400: 40/20, cut 1"
+        assert await held.edit("route.yaml", "weight: 80", "weight: 40") == forty
         second = await connect()
         idle = "connectTimeout: 3s, idleTimeout: 1h"
-        assert await held.edit("rule.yaml", "connectTimeout: 3s", idle)
-        assert "shifted 31400: 40/20, cut 1" in held.said[-2:]
+        assert await held.edit("rule.yaml", "connectTimeout: 3s", idle) == seventy
+        assert held.said[-2] == forty
         third = await connect()
+        port = next(iter(testbed.ports.values()))
         assert await held.write("route.yaml", None) == "closed 31400, cut 1"
         assert all([await each.ask() for each in [*old, second, third]])
         for each in [*old, second, third]:
@@ -185,8 +194,7 @@ async def test_every_edit_cuts_what_istio_cuts(
         assert not testbed.route.listeners
         # And back again.
         assert await held.write("route.yaml", V2_20) == "opened 31400: 80/20"
-        await connect()
-        nursery.cancel_scope.cancel()
+        await connect()  # perhaps on another port, if somebody has taken it
 
 
 async def refusal(port: int) -> None:

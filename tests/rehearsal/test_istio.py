@@ -889,3 +889,9 @@ spec:
     assert shares(plan(entry, rule)) == [(27017, (), {"192.0.2.7": 100})]
     with pytest.raises(ManifestError, match="destinationSubnets: depends on the client or its"):
         plan(entry, rule.replace(", 192.0.2.8/32", ""))
+
+
+def test_virtual_service_without_rules_is_refused() -> None:
+    """As Istio's webhook does."""
+    with pytest.raises(ManifestError, match=r"spec: must have tcp, tls or http rules"):
+        plan(ISTIO, virtual_service("", name="empty"))

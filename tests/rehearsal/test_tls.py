@@ -100,6 +100,18 @@ async def test_who_ends_tls_gets_the_certificates_that_it_asks_for() -> None:
     assert "# Backends are shown client.pem" in by_hand(found.route)
 
 
+async def test_who_stands_in_speaks_what_reaches_it() -> None:
+    """TLS that is passed through, and what is left when the gateway has ended it."""
+    web = service("web", "{app: web}", "[{name: tcp, port: 9000}]")
+    found = plan(web, GATEWAY, to(443, "web", 9000), to(445, "web", 9000, "tls"))
+    async with open_testbed(found.route, find_envoy()) as testbed:
+        for target in targets(testbed.route):
+            report, check = await judge(testbed, target, QUICK)
+            assert report.verdict is Verdict.PASS, f"{target.listener.port}: {report}"
+            assert check.agrees, str(check)
+    assert not notices(found, ["all answer"])
+
+
 async def answers(testbed: Testbed, port: int) -> int:
     """How many of three clients without a certificate are answered."""
     (target,) = (each for each in targets(testbed.route) if each.listener.port == port)
@@ -119,6 +131,14 @@ def test_what_is_done_with_certificates_is_said() -> None:
     said = "DestinationRule simple: spec.trafficPolicy.portLevelSettings[0].tls names no caCert"
     assert warned(found, [said, "one of a private authority fails every connection"])
     assert not warned(found, ["DestinationRule mutual"])
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: out}
+spec: {hosts: [out.example.com], ports: [{number: 9443, name: tls, protocol: TLS}], resolution: DNS}
+"""
+    outside = plan(MANIFESTS, entry, rule("out.example.com", "mode: SIMPLE"))
+    assert not warned(outside, ["DestinationRule out"])
 
 
 @pytest.mark.parametrize(

@@ -384,7 +384,7 @@ class DestinationRules:
         )
         named = tls.ca_certificates or tls.credential_name or tls.insecure_skip_verify
         inside = any(
-            rule.means(each) and each.kind == "Service" and not each.behind
+            rule.means(each) and each.document and each.document.kind == "Service"
             for each in self._workloads.services
         )
         if not named and inside:

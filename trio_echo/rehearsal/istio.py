@@ -426,12 +426,7 @@ class _VirtualServiceReader:
 
     def read(self) -> None:
         """Read the rules and put them where they belong."""
-        read = self.document.read(VirtualService)
-        for path in self.document.unread(read):
-            self.notes.note(self.document, path)
-        spec, namespace = read.spec, self.document.namespace
-        for index, host in enumerate(spec.hosts):
-            _check_wildcard(self.document, host, f"spec.hosts[{index}]")
+        spec, namespace = self._checked().spec, self.document.namespace
         self.hosts = [complete(each, namespace) for each in spec.hosts]
         self.gateways = spec.gateways or [_MESH]
         self.seen = exported(spec.export_to, namespace, GATEWAYS)
@@ -453,6 +448,17 @@ class _VirtualServiceReader:
         for index, tcp in enumerate(spec.tcp or ()):
             for number, one in enumerate(tcp.match or [Match()]):
                 self._put(f"spec.tcp[{index}]", f"match[{number}]", tcp.route, one)
+
+    def _checked(self) -> VirtualService:
+        """The document, if it has rules and its hosts can be."""
+        read = self.document.read(VirtualService)
+        for path in self.document.unread(read):
+            self.notes.note(self.document, path)
+        if not (read.spec.tcp or read.spec.tls or read.spec.http):
+            raise self.document.error("spec", "must have tcp, tls or http rules")
+        for index, host in enumerate(read.spec.hosts):
+            _check_wildcard(self.document, host, f"spec.hosts[{index}]")
+        return read
 
     @property
     def _name(self) -> str:

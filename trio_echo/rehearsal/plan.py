@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,17 @@ from trio_echo.rehearsal.istio import is_web, istio_listeners
 from trio_echo.rehearsal.notes import Notes
 from trio_echo.rehearsal.route import Notice, Plan, Route
 from trio_echo.rehearsal.workload_documents import KINDS, read_workloads
+from trio_echo.rehearsal.workloads import NO_CERTIFICATE
+from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
-    from trio_echo.rehearsal.route import Listener
+    from trio_echo.rehearsal.route import Chain, Destination, Listener
     from trio_echo.rehearsal.workload_documents import ParseServe
+    from trio_echo.rehearsal.workloads import Workloads
 
 __all__ = ["make_plan"]
 
@@ -129,8 +133,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
     if not listeners:
         raise NoRouteError(_nothing_routed(documents, notes.warnings))
     _warn_of_deciding(documents, notes)
-    backends = workloads.backends(_secure(listeners), notes)
-    route = Route(listeners=tuple(listeners), backends=tuple(backends))
+    route = _with_backends(listeners, workloads, notes)
     notices = (*notes.all(), *map(Notice, (*_alike(route), *_certificates(route))))
     steps = None if workloads.steps is None else tuple(workloads.steps)
     return Plan(route, notices, warnings=tuple(dict.fromkeys(notes.warnings)), steps=steps)
@@ -234,14 +237,62 @@ def _is_meshed(labels: Mapping[str, str]) -> bool:
     return labels.get("istio-injection") == "enabled" or "istio.io/rev" in labels
 
 
-def _secure(listeners: Sequence[Listener]) -> set[tuple[str, int]]:
-    """The backends and ports that are reached by TLS which Envoy does not end."""
+def _with_backends(listeners: Sequence[Listener], workloads: Workloads, notes: Notes) -> Route:
+    """The route, with all that runs behind it.
+
+    Who stands in speaks TLS where clients or Envoy do. Where a port of one is
+    reached both by TLS and by what Envoy sends after it has ended TLS, two
+    stand in with one name.
+    """
+    secure = _reached(listeners, lambda chain, to: chain.passthrough or to.policy.tls)
+    ended = _reached(listeners, lambda chain, to: chain.tls is not None and not to.policy.tls)
+    both = {each for each in secure & ended if workloads.stands_in(each[0])}
+
+    def apart(chain: Chain, to: Destination) -> Destination:
+        if not (chain.passthrough or to.policy.tls):
+            return to
+        endpoints = (
+            replace(one, backend=f"{one.backend}{_BY_TLS}")
+            if (one.backend, one.port) in both
+            else one
+            for one in to.endpoints
+        )
+        found = tuple(endpoints)
+        return to if found == to.endpoints else replace(to, name=to.name + _BY_TLS, endpoints=found)
+
+    backends = workloads.backends(secure - both, notes)
+    for each in list(backends):
+        ports = sorted(port for name, port in both if name == each.name)
+        if ports:
+            tls = TLSConfig(ports=ports, cert=NO_CERTIFICATE)
+            config = ServerConfig(ports=[], prefix=each.config.prefix, tls=tls)
+            backends.append(replace(each, name=f"{each.name}{_BY_TLS}", config=config))
+    told = (
+        replace(
+            each,
+            chains=tuple(
+                replace(chain, destinations=tuple(apart(chain, to) for to in chain.destinations))
+                for chain in each.chains
+            ),
+        )
+        for each in listeners
+    )
+    return Route(listeners=tuple(told), backends=tuple(backends))
+
+
+_BY_TLS = " by TLS"
+
+
+def _reached(
+    listeners: Sequence[Listener], by: Callable[[Chain, Destination], bool]
+) -> set[tuple[str, int]]:
+    """The backends and ports that are reached by some destinations of chains."""
     return {
         (endpoint.backend, endpoint.port)
         for listener in listeners
         for chain in listener.chains
         for destination in (*chain.destinations, *(chain.expected or ()))
-        if chain.passthrough or destination.policy.tls
+        if by(chain, destination)
         for endpoint in destination.endpoints
     }
 
@@ -267,6 +318,8 @@ def _alike(route: Route) -> Iterable[str]:
     """Say which backends cannot be told apart by their answers."""
     by_prefix: dict[str, list[str]] = {}
     for backend in route.backends:
+        if backend.name.endswith(_BY_TLS):
+            continue
         by_prefix.setdefault(backend.config.prefix, []).append(backend.name)
     for prefix, names in by_prefix.items():
         if len(names) > 1:

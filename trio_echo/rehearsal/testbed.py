@@ -212,6 +212,8 @@ class Testbed:
             raise
         self.ports = await self.envoy.listening()
         self.route = route
+        # Somebody else may take the port of a listener that is gone.
+        self._wanted = {each.name: self._wanted[each.name] for each in route.listeners}
 
     def accepted(self) -> dict[str, int]:
         """How many connections the backends have accepted so far, by their prefix."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY_PORT",
     "DOMAIN",
+    "NO_CERTIFICATE",
     "ROOT",
     "Complain",
     "Note",
@@ -379,6 +380,10 @@ class Workloads:
             notes.say(f"{_says(each)}: {who}", each.document)
         return found
 
+    def stands_in(self, name: str) -> bool:
+        """Whether an echo server stands in where the backend of this name is."""
+        return all(each.config is None for each in self.workloads if each.name == name)
+
     def _candidates(self, workload: Workload) -> list[str]:
         """The names for who stands in for a workload, the best first."""
         version = workload.labels.get("version") or workload.labels.get(
@@ -449,11 +454,11 @@ def _standing(
         return replace(_shape(workload), config=replace(workload.config, prefix=name))
     with_tls = sorted(port for port in ports if (workload.name, port) in secure)
     plain = sorted(ports - set(with_tls))
-    tls = TLSConfig(ports=with_tls, cert=_NO_CERTIFICATE) if with_tls else None
+    tls = TLSConfig(ports=with_tls, cert=NO_CERTIFICATE) if with_tls else None
     return replace(_shape(workload), config=ServerConfig(ports=plain, prefix=name, tls=tls))
 
 
-_NO_CERTIFICATE: Any = ""
+NO_CERTIFICATE: Any = ""
 """In the place of a path: the testbed puts a certificate of its own there."""
 
 
