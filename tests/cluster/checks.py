@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import yaml
-from cluster import apply, argo, changes, envoy_gateway, istio, jobs, judge, readme
+from cluster import apply, argo, changes, envoy_gateway, flagger, istio, jobs, judge, readme
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +18,7 @@ CHECKS: Mapping[str, Callable[[Node], Awaitable[None]]] = {
     **judge.CHECKS,
     **changes.CHECKS,
     **argo.CHECKS,
+    **flagger.CHECKS,
     # Last: it ends with removing everything.
     **readme.CHECKS,
 }

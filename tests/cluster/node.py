@@ -73,6 +73,7 @@ async def node(programs: Mapping[str, Path], logs: Path) -> AsyncIterator[Node]:
             "gateway": Image(["envoy-gateway"]),
             "envoy": Image(["envoy"]),
             "argo-rollouts": Image(["rollouts-controller"]),
+            "flagger": Image(["flagger"]),
         }
 
         def image(reference: str) -> Image | None:

@@ -24,6 +24,7 @@ ISTIO_NAME = "1.32-dev"
 ENVOY_GATEWAY = "v1.9.1"
 GATEWAY_API = "v1.6.1"
 ARGO_ROLLOUTS = "v1.10.2"
+FLAGGER = "v1.44.0"
 
 _KUBERNETES_FLAGS = " ".join(
     f"-X k8s.io/{package}/version.{name}={value}"
@@ -108,6 +109,16 @@ MODULES = (
         f"-X github.com/argoproj/argo-rollouts/utils/version.version={ARGO_ROLLOUTS}",
         toolchain="go1.26.10",
         files={"argo-rollouts.yaml": "manifests/install.yaml"},
+    ),
+    Module(
+        "github.com/fluxcd/flagger",
+        FLAGGER,
+        {"flagger": "/cmd/flagger"},
+        2,
+        files={
+            "flagger-crds.yaml": "artifacts/flagger/crd.yaml",
+            "flagger-account.yaml": "artifacts/flagger/account.yaml",
+        },
     ),
 )
 
