@@ -189,7 +189,7 @@ def test_runs_that_ask_alike_add_up() -> None:
         merge(reports)
     assert str(refused.value) == (
         "2.json: its backends were named by their echo, but those of 0.json by --identify "
-        r"'version:(\S+)' --send 'INFO\r\n'; only runs that ask alike can be added up"
+        r"'version:(\S+)' --send 'INFO\r\n'; only runs that ask in the same way can be added up"
     )
 
 

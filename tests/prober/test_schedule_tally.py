@@ -132,7 +132,7 @@ def test_sticky_by_source_does_not_pass() -> None:
         names * 300, expect={"one": 80, "two": 20}, source_addresses=sources, connections=3000
     )
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "sticky by source address: 10 of 10 addresses got one backend alone" in str(report)
+    assert "sticky by source address: 10 of 10 addresses always got the same backend" in str(report)
     assert "rotation" not in str(report)
     assert report.counts.sources["127.0.0.9"] == {"two": 300}
     free = made(

@@ -203,7 +203,7 @@ def test_a_report_is_its_words_wherever_it_is_shown() -> None:
             "share",
             (
                 "expected 80 %: off by 0.033 points or more, but inside the margin of 5 points: "
-                "where the balancer may round so, give a --tolerance"
+                "if the balancer rounds shares, accept it with --tolerance"
             ),
         ),
         (
@@ -229,8 +229,8 @@ def test_a_report_is_its_words_wherever_it_is_shown() -> None:
             {},
             "undecided",
             (
-                "the 200 connections that failed keep it open, each may have been meant for any "
-                "backend: more connections would not decide it, mend the failures first"
+                "the 200 connections that failed may have been meant for any backend: "
+                "fix these failures first, more connections would not decide it"
             ),
         ),
         (

@@ -77,7 +77,8 @@ def gate(
         option(_TLS, "FILE", "Private key, in PEM, if --tls-cert does not hold it."),
     ] = None,
     log_format: Annotated[
-        LogFormat, option(_LOG, "console|json", "One line, or one object, an event.")
+        LogFormat,
+        option(_LOG, "console|json", "Log each event as a line of text, or as a JSON object."),
     ] = LogFormat.CONSOLE,
     log_level: Annotated[
         LogLevel,

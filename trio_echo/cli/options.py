@@ -72,7 +72,7 @@ MarginOption = Annotated[
     option(
         EXPECTED,
         "SHARE",
-        "A share that is off by this much or more does not pass."
+        "A share that is off by this much or more does not pass; 0.05 is 5 points."
         " [default: 0.05, or half the smallest share if that is less]",
     ),
 ]

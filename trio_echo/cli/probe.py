@@ -141,7 +141,8 @@ def probe(
 ) -> None:
     r"""Open connections, count who answers, and judge the split.
 
-    It stops as soon as the verdict is certain.
+    It stops as soon as the verdict is certain. After a FAIL, up to 60
+    connections more, which are not judged, find out why.
 
     Exit codes: 0 PASS, or nothing was expected; 1 FAIL; 2 wrong usage;
     3 INCONCLUSIVE; 4 could not measure or could not write; 70 a fault of

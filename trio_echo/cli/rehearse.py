@@ -105,8 +105,7 @@ def rehearse(
         option(
             _ROUTE,
             "SECONDS",
-            "Cut open connections so long after their listener has changed, as drainDuration"
-            " of Istio says.",
+            "Cut open connections this long after their listener changed: drainDuration of Istio.",
         ),
     ] = DRAIN,
     hold: Annotated[

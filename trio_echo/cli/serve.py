@@ -155,7 +155,12 @@ def settings(
     ] = None,
     log_format: Annotated[
         LogFormat,
-        _option(_LOG, "--log-format", "console|json", "One line, or one object, an event."),
+        _option(
+            _LOG,
+            "--log-format",
+            "console|json",
+            "Log each event as a line of text, or as a JSON object.",
+        ),
     ] = LogFormat.CONSOLE,
     log_level: Annotated[
         LogLevel,

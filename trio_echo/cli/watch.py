@@ -109,7 +109,7 @@ def watch(
     """Probe slowly and for ever, and say when the split changes.
 
     It ends with a signal, after --duration or, with --until-change, at the first
-    change. One false alarm comes in a million connections on average at most.
+    change. A false alarm comes once in a million connections on average, at most.
     Without --expect, the first thousand connections show what to expect. --json
     writes one object a line: the start, each event, each minute, and the end.
 

@@ -301,7 +301,7 @@ def _check_same(label: str, report: Report, other_label: str, other: Report) -> 
     if one != two:
         message = (
             f"{other_label}: its backends were named by {two}, but those of {label} by {one}; "
-            "only runs that ask alike can be added up"
+            "only runs that ask in the same way can be added up"
         )
         raise TrioEchoError(message)
 

@@ -259,8 +259,8 @@ def findings(report: Sample) -> Iterator[Remark]:
         yield from _who_answered(report, turns=runs is not None and runs.patterned and not sticks)
     if kept is not None:
         text = (
-            f"sticky by source address: {kept.kept} of {kept.sources} addresses got one backend "
-            f"alone, so this is a sample of {kept.sources} draws, not of {counts.total}"
+            f"sticky by source address: {kept.kept} of {kept.sources} addresses always got the "
+            f"same backend, so this is a sample of {kept.sources} draws, not of {counts.total}"
         )
         yield Remark("sticky-source", None, text)
     if by_load:
@@ -373,7 +373,7 @@ def _off_words(report: Sample, name: str) -> str:
     if abs(report.counts.answers[name] / report.counts.total - share) < expectation.margin:
         words += (
             f", but inside the margin of {in_points(expectation.margin)}: "
-            "where the balancer may round so, give a --tolerance"
+            "if the balancer rounds shares, accept it with --tolerance"
         )
     return words
 
@@ -390,8 +390,8 @@ def _undecided(report: Sample) -> Iterator[Remark]:
         text = f"about {_round_up(enough)} connections with these shares would decide it"
     elif counts.errors:
         text = (
-            f"the {connections(counts.errors)} that failed keep it open, each may have been meant "
-            "for any backend: more connections would not decide it, mend the failures first"
+            f"the {connections(counts.errors)} that failed may have been meant for any backend: "
+            "fix these failures first, more connections would not decide it"
         )
     else:
         text = "more connections with these shares would not decide it: another --margin would"

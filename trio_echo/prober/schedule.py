@@ -465,8 +465,8 @@ class PortWatch:
             return []
         total, self._ports = self._ports, None
         warning = (
-            f"{used} of {total} local ports were used within {self._held:g} s, and more will "
-            "soon fail: use a lower --rate, or a --source-address more"
+            f"{used} of {total} local ports were used within {self._held:g} s: connections will "
+            "soon fail; lower the --rate, or add a --source-address"
         )
         return [warning]
 

@@ -384,7 +384,7 @@ def _stands_out(report: Report, run: Run) -> Iterator[str]:
         yield f"was interrupted after {connections(run.counts.total)}"
     alone = run.verdict(report.expectation)
     if alone is Verdict.UNMEASURED:
-        yield run.fault or "could not measure, so the sum has a hole"
+        yield run.fault or "could not measure, so the sum is incomplete"
     elif _overspent(run):
         yield f"{run.counts.errors} of its connections failed"
     elif alone is Verdict.FAIL and _judge_sum(report) is Verdict.PASS:
@@ -441,7 +441,7 @@ def _promise(report: Report) -> str:
     if not expectation.shares:
         return "no split was expected, so there is no verdict on it"
     if affinity(report.counts.sources):
-        return "who answers goes by source address, so no chance of error holds"
+        return "the source address decides who answers, so the error rates do not hold"
     chance = f"with a chance of {expectation.alpha:g} at most"
     if report.verdict is Verdict.PASS:
         return f"a share off by {in_points(expectation.margin)} or more passes {chance}"
