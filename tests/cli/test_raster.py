@@ -70,4 +70,4 @@ def test_a_machine_without_fonts_is_told(
     """A picture without its words would look like one that says nothing."""
     monkeypatch.setitem(raster.FONTS, "skip_system_fonts", True)
     assert run([*NOBODY, "--png", "it.png"]) == 2
-    assert "no font is installed" in capsys.readouterr().err
+    assert "needs a font: install DejaVu Sans" in capsys.readouterr().err

@@ -158,7 +158,7 @@ FILES = {"istio.yaml": ISTIO, "tls.yaml": TLS, "nothing.yaml": ""}
         (["--connections", "0"], "--connections: must be more than 0"),
         (["--json", "/missing/folder/file"], "--json: cannot write"),
         (["--shift", "80"], "--shift: must have a weight for each of one, two"),
-        (["--shift", "80/x"], "--shift: must be weights as 100/0,80/20"),
+        (["--shift", "80/x"], "--shift: must be weights such as 100/0,80/20"),
         (["--shift", "0/0"], "--shift: must have a weight for each of one, two"),
         (["--shift", "1/0", "--expect", "one=1"], "--expect: does not go with --shift"),
         (["--shift", "rollout"], "--shift: rollout needs a Rollout with a canary"),

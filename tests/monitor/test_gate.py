@@ -335,7 +335,9 @@ async def test_a_scrape_timeout_that_is_none(seconds: str) -> None:
         header = (("X-Prometheus-Scrape-Timeout-Seconds", seconds),)
         found = await gate.ask("/probe?target=localhost:1&expect=one:1", headers=header)
         assert found.status == 400
-        assert found.body.startswith("X-Prometheus-Scrape-Timeout-Seconds: must be seconds, got '")
+        assert found.body.startswith(
+            "X-Prometheus-Scrape-Timeout-Seconds: must be a number of seconds, got '"
+        )
 
 
 async def test_a_few_at_a_time() -> None:

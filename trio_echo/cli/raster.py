@@ -25,7 +25,7 @@ def check() -> None:
         reason = "needs a package that is not installed: pip install resvg-py"
         raise ConfigError("png", reason) from None
     if drawn == empty:
-        raise ConfigError("png", "no font is installed that would do; DejaVu Sans does")
+        raise ConfigError("png", "needs a font: install DejaVu Sans")
 
 
 def _word(word: str) -> str:

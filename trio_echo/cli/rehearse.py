@@ -518,7 +518,7 @@ def _parse_shift(text: str, plan: Plan) -> tuple[tuple[int, ...], ...]:
     for each in text.split(","):
         numbers = each.split("/")
         if not all(number.isascii() and number.isdigit() for number in numbers):
-            raise ConfigError("shift", f"must be weights as 100/0,80/20, got {text!r}")
+            raise ConfigError("shift", f"must be weights such as 100/0,80/20, got {text!r}")
         weights = tuple(map(int, numbers))
         if len(weights) != len(order) or not 0 < sum(weights) <= _MOST_WEIGHT:
             raise ConfigError(

@@ -62,7 +62,7 @@ def report(
     ] = None,
     runs: Annotated[
         int | None,
-        option(EFFORT, "N", "Give no PASS unless N runs are found that came to their end."),
+        option(EFFORT, "N", "Give no PASS unless N complete runs are found."),
     ] = None,
     json: JSONOption = None,
     junit: JUnitOption = None,

@@ -92,7 +92,7 @@ def settings(
             "--proxy-protocol",
             None,
             "Expect a PROXY header, version 1 or 2, at the beginning of each connection: log"
-            " the client's address from it, and end who sends none.",
+            " the client's address from it, and end a connection without one.",
         ),
     ] = False,
     max_line: Annotated[

@@ -364,7 +364,7 @@ def _until_scraped(request: Request) -> float | None:
     if told is None:
         return None
     if not re.fullmatch("[0-9]{1,9}([.][0-9]{1,9})?", told):
-        raise ConfigError(_TIMEOUT_HEADER, f"must be seconds, got '{printable(told)}'")
+        raise ConfigError(_TIMEOUT_HEADER, f"must be a number of seconds, got '{printable(told)}'")
     seconds = float(told)
     return trio.current_time() + max(seconds - _SCRAPE_OFFSET, seconds / 2)
 

@@ -236,7 +236,7 @@ def reasons(report: Sample) -> Iterator[Remark]:
     if counts.outcomes[Outcome.WRONG_ECHO] == counts.total > 1:
         text = (
             f"all {counts.total} answers were wrong: the server speaks another protocol; "
-            "--identify says how to tell its backends apart"
+            "ask it with --send, and find its name in the answer with --identify"
         )
         yield Remark("protocol", None, text)
     yield from _failures(report)

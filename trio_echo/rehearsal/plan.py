@@ -71,7 +71,7 @@ _DECIDING = {
     "Sidecar": "may hide Services from clients in the mesh",
     "NetworkPolicy": "may cut connections between pods",
     "SecurityPolicy": "may refuse connections",
-    "BackendTLSPolicy": "has TLS begun towards the pods of a Service",
+    "BackendTLSPolicy": "makes the data plane speak TLS to the pods of a Service",
     "EnvoyPatchPolicy": "may change any part of Envoy's configuration",
 }
 """Kinds that are not carried out, and that can decide what becomes of a connection."""
