@@ -90,3 +90,18 @@ def test_held_connections_known_by_certificate() -> None:
     assert sum(seconds > 2 for seconds in lasted) == 2
     [name] = record.counts.answers
     assert len(name) == 64
+
+
+def test_a_server_that_ends_each_connection_is_not_flooded() -> None:
+    """A held connection that is lost at once is replaced after a second, not at once."""
+    came = 0
+
+    async def brief(stream: trio.abc.Stream) -> None:
+        nonlocal came
+        came += 1
+        await stream.send_all(b"220 one ready\r\n")
+
+    record = watched(brief, seconds=5.5, identify=r"^220 (\S+)")
+    assert record.lost == {Outcome.EOF_BEFORE_ANSWER: 10}
+    assert came == 12 + 11
+    assert "one answered its replacement after" in record.events[0].text

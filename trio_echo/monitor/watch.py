@@ -36,7 +36,8 @@ DEFAULT_RATE = 5.0
 """Connections a second: some 430,000 a day, which burdens nobody."""
 
 _TALK = 1.0
-"""Seconds between two lines on a held connection."""
+"""Seconds between two lines on a held connection, and at least between the openings of
+two that replace each other: some servers end each connection behind their answer."""
 
 _SAMPLE = 1.0
 
@@ -164,6 +165,8 @@ class Watch:
         timeout = self.config.probe.timeout
         lost: Loss | None = None
         while True:
+            if lost is not None:
+                await trio.sleep(max(0.0, _TALK - lost.age))
             lost_at = trio.current_time()
             held: tuple[Wire, int, str] | None = None
             with trio.move_on_after(timeout if lost else float("inf")):
