@@ -106,6 +106,7 @@ def split_probe(target: str, **settings: Any) -> Report:
     Raises:
         ConfigError: a setting cannot work.
         RuntimeError: an event loop runs in this thread, and would stand still.
+        KeyboardInterrupt: Ctrl-C, alone, so that the test runner ends too.
     """
     if _in_event_loop():
         raise RuntimeError(
@@ -113,7 +114,11 @@ def split_probe(target: str, **settings: Any) -> Report:
             " await trio_echo.probe(trio_echo.ProbeConfig(...)) under trio,"
             " or await asyncio.to_thread(split_probe, ...) under asyncio"
         )
-    report = trio.run(probe, ProbeConfig(target=target, **settings))
+    try:
+        report = trio.run(probe, ProbeConfig(target=target, **settings))
+    except BaseExceptionGroup as group:
+        interrupted = group.subgroup(KeyboardInterrupt) is not None
+        raise (KeyboardInterrupt() if interrupted else group) from None
     print(report)  # noqa: T201 - for who reads why a test failed
     return report
 
