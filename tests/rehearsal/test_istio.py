@@ -790,6 +790,9 @@ def test_servers_stand_in_for_gateways_that_no_document_has() -> None:
     assert shares(found) == [(31400, (), {"v1": 80, "v2": 20})]
     said = ["default/tcp-echo-gateway is in none of the documents", "TCP on port 31400"]
     assert notices(found, said)
+    two = plan(RULE, V2_20, ALL_V1.replace("name: tcp-echo\n", "name: second\n"))
+    assert shares(two) == shares(found)
+    assert warned(two, "match[0] of VirtualService second is ignored")
     for destination, port in (("{host: tcp-echo}", 31400), (f"{DESTINATION[13:]}}}", 9000)):
         unmatched = virtual_service(tcp(f"  - route: [{{destination: {destination}}}]"))
         one_port = SERVICE.replace("- name: tcp-other\n    port: 9001", "")
@@ -818,6 +821,9 @@ def test_ports_of_a_service_that_no_document_has(match: str, port: int) -> None:
 
 def test_virtual_service_for_http_is_a_note() -> None:
     """Whatever Gateway it names; one with a field that does not exist is read all the same."""
+    assert notices(
+        plan(f"{ISTIO}  http: [{{route: []}}]\n"), ["VirtualService tcp-echo", "spec.http"]
+    )
     web = virtual_service("  http: []", gateways="[web]", name="web")
     assert notices(plan(ISTIO, web), ["VirtualService web", "spec.http"])
     with pytest.raises(ManifestError, match=r"spec\.tpc: there is no such field; is it tcp\?"):

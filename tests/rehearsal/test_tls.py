@@ -159,3 +159,8 @@ def test_certificates_that_are_missing_are_refused(right: str, wrong: str, messa
     assert right in MANIFESTS
     with pytest.raises(ManifestError, match=message):
         plan(MANIFESTS.replace(right, wrong))
+    own = "SIMPLE, serverCertificate: c, privateKey: k"
+    given = MANIFESTS.replace("SIMPLE, credentialName: c", own)
+    several = "MUTUAL, caCertificates: a, tlsCertificates: [{serverCertificate: c, privateKey: k}]"
+    given = given.replace("MUTUAL, credentialName: c", several)
+    assert plan(given).route == plan(MANIFESTS).route
