@@ -133,8 +133,8 @@ class _Look:
     async def _try(self, way: Callable[[PlainWire], Awaitable[Clue | None]]) -> None:
         """See what becomes of a connection."""
         self.contacts += 1
+        source = next(iter(self._config.source_addresses), None)
         with suppress(FailureError, OSError, ValueError):  # a host may be no name for TLS
-            source = next(iter(self._config.source_addresses), None)
             with closing(await open_plain(self._address, source)) as wire:
                 clue = await way(wire)
             if clue is not None:
@@ -156,5 +156,8 @@ class _Look:
         handshake = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=self._config.host)
         with suppress(ssl.SSLWantReadError):
             handshake.do_handshake()
-        await wire.send(hello.read())
-        return Clue.SPEAKS_TLS if (await wire.receive())[:2] in _RECORDS else None
+        answer = b""
+        with trio.move_on_after(self._config.timeout):
+            await wire.send(hello.read())
+            answer = await wire.receive()
+        return Clue.SPEAKS_TLS if answer[:2] in _RECORDS else None
