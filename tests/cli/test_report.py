@@ -82,9 +82,13 @@ def test_what_cannot_be_added_up_is_refused(
     other.write_text(to_json(made(["one"], run="other", expect={"one": 1})))
     broken = tmp_path / "broken.json"
     broken.write_text("{")
+    both, named_so = tmp_path / "both", tmp_path / "both: report 1"
+    both.write_text(runs[0].read_text() + runs[1].read_text())
+    named_so.write_text(runs[2].read_text())
     for arguments, words in (
         ([runs[0], other], f"{other}: expects shares"),
         ([runs[0], runs[0]], f"{runs[0]}: given twice"),
+        ([both, named_so], f"{named_so}: two reports are called so: rename a file"),
         ([broken], f"{broken}: not a report of trio-echo"),
         (["a\0b"], r"a\x00b: embedded null byte"),
         ([tmp_path / "missing.json"], f"{tmp_path / 'missing.json'}: No such file or directory"),

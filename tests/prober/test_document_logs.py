@@ -72,6 +72,15 @@ def test_a_report_is_called_by_its_pod() -> None:
     assert [*found.reports] == ["log: probe-0-x7z", "log: probe-0-x7z, report 2", "log: report 3"]
 
 
+@pytest.mark.parametrize("rest", ["", ', "runs": ['])
+def test_a_line_of_many_beginnings_is_soon_over(rest: str) -> None:
+    """Anybody may write one into a log; each may neither be read to the end nor be kept."""
+    hostile = ('{"format": 2, "tool": "trio-echo "' + rest) * 100_000
+    found = find(f"{hostile}\n{DOCUMENTS[0]}".encode(), "log")
+    assert len(found.reports) == 1
+    assert found.broken
+
+
 def test_what_holds_no_report_says_what_it_holds() -> None:
     """An error is one; whoever was stopped at once is only noted."""
     stopped = error_json("stopped", interrupted=True)

@@ -128,6 +128,8 @@ def _collect(places: list[str]) -> tuple[dict[str, Report], list[str]]:
             Words(stderr=True).print(f"note: {note}")
         if found.broken:
             faults.append(f"{name}: {found.broken} of its reports cut off or damaged")
+        if again := [label for label in found.reports if label in reports]:
+            raise TrioEchoError(f"{again[0]}: two reports are called so: rename a file")
         reports |= found.reports
     return reports, faults
 

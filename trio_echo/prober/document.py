@@ -179,11 +179,10 @@ def find(data: bytes, name: str) -> Found:
         documents = list(_scan(data.decode(errors="replace")))
     found = Found({}, [], [document for _, document in documents].count(None))
     known: list[Any] = []
-    for number, (before, document) in enumerate(documents, 1):
+    for number, (pod, document) in enumerate(documents, 1):
         label = name
         if len(documents) > 1:
-            pod = _POD.match(before)
-            label += f": {pod[1] if pod else f'report {number}'}"
+            label += f": {pod or f'report {number}'}"
             label += f", report {number}" if label in found.reports else ""
         if document is None:
             continue
@@ -208,7 +207,7 @@ _NO_REPORT = "not a report of trio-echo"
 _BEGIN = re.compile(r'\{\s*"format":\s*\d+,\s*"tool":\s*"trio-echo ')
 """How each report begins, in whatever line."""
 
-_POD = re.compile(r"\[pod/([^/\]]+)")
+_POD = re.compile(r"\[pod/([^/\]\n]{1,253})")
 """What ``kubectl logs --prefix`` begins each line with."""
 
 
@@ -216,17 +215,19 @@ def _scan(text: str) -> Iterator[tuple[str, Any]]:
     """Find what begins as a report does.
 
     Yields:
-        What stands before it in its line, and the object; None if it does not end.
+        The pod that its line names, if any, and the object; None if it does not end.
     """
     decoder = json.JSONDecoder()
-    place = 0
-    while begin := _BEGIN.search(text, place):
-        before = text[text.rfind("\n", 0, begin.start()) + 1 : begin.start()]
+    place = line = 0
+    while place >= 0 and (begin := _BEGIN.search(text, place)):
+        line = max(line, text.rfind("\n", place, begin.start()) + 1)
+        pod = _POD.match(text, line, begin.start())
         try:
             document, place = decoder.raw_decode(text, begin.start())
         except (ValueError, RecursionError):
-            document, place = None, begin.end()
-        yield before, document
+            # Skip the rest of the line: it may begin as often as somebody likes.
+            document, place = None, text.find("\n", begin.end())
+        yield pod[1] if pod else "", document
 
 
 def _from_document(document: Any) -> Report:
