@@ -6,7 +6,15 @@ import pytest
 from kustomized import FOLDERS, Document, container, every, pick, render
 
 DOCUMENTS = render(*FOLDERS)
-WORKLOADS = [each for each in DOCUMENTS if each["kind"] in {"Deployment", "Job"}]
+JOBS = [
+    {"kind": "Job", "metadata": template["metadata"], "spec": metric["provider"]["job"]["spec"]}
+    for template in every(DOCUMENTS, "AnalysisTemplate")
+    for metric in template["spec"]["metrics"]
+    if "job" in metric["provider"]
+]
+"""Those that Argo's controller makes."""
+
+WORKLOADS = [each for each in DOCUMENTS if each["kind"] in {"Deployment", "Job", "Rollout"}] + JOBS
 ACCOUNTS = {
     each["metadata"]["name"]: each["automountServiceAccountToken"]
     for each in every(DOCUMENTS, "ServiceAccount")
@@ -44,6 +52,18 @@ def test_the_container_is_restricted(workload: Document) -> None:
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert "privileged" not in context
     assert all("hostPort" not in port for port in container(workload).get("ports", []))
+
+
+@workloads
+def test_a_server_obeys_from_its_first_millisecond(workload: Document) -> None:
+    """One with a command of its own begins as the image does.
+
+    A container's first process loses a SIGTERM for which it has no handler yet.
+    """
+    command = container(workload).get("command")
+
+    if workload["kind"] != "Job" and command is not None:
+        assert command[:2] == ["env", "--block-signal=TERM"]
 
 
 @workloads
