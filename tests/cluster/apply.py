@@ -18,11 +18,15 @@ NAMESPACE = "trio-echo"
 PARTS = ("shared", "common", "weights", "job")
 """Folders that others are made of."""
 
+ELSEWHERE = ("argo-rollouts", "flagger")
+"""Folders that take the place of ``istio``: their controllers' checks apply them."""
+
 
 def overlays() -> list[Path]:
     """The folders that are applied, those that others build upon first."""
     found = [path.parent for path in MANIFESTS.rglob("kustomization.yaml")]
-    whole = [path for path in found if not set(path.relative_to(MANIFESTS).parts) & set(PARTS)]
+    passed_over = {*PARTS, *ELSEWHERE}
+    whole = [path for path in found if passed_over.isdisjoint(path.relative_to(MANIFESTS).parts)]
     component = "kind: Component"
     kept = [
         path
@@ -54,28 +58,51 @@ async def _apply_all(node: Node) -> None:
             await run_all(
                 "kubectl", "delete", "--ignore-not-found", "-k", str(path), env=node.environment
             )
-        code, said = await run_all(
-            *("kubectl", "apply", "--server-side", "-k", str(path)), env=node.environment
-        )
-        absent = re.findall(r'no matches for kind "(\w+)" in version "([^"]+)"', said)
-        if absent:
-            kinds = ", ".join(f"{version} {kind}" for kind, version in sorted(set(absent)))
-            print(f"     {name}: not served here: {kinds}", flush=True)
+        try:
+            said = await applied(node, path)
+        except NotServedError as error:
+            print(f"     {name}: not served here: {error}", flush=True)
             continue
-        assert code == 0, f"{name}: {said}"
-        assert "Warning" not in said, f"{name}: {said}"
         if "gateway.gateway.networking" in said:
             wait = ("wait", "--for=condition=Programmed", "gateway/tcp-echo-gateway")
             await node.kubectl("-n", NAMESPACE, *wait, "--timeout=60s")
-        code, said = await run_all(
-            *("istioctl", "analyze", "--namespace", NAMESPACE, "--failure-threshold", "Info"),
-            # The base is for clusters without Istio too: it marks nothing for injection.
-            "--suppress=IST0102=Namespace trio-echo",
-            env=node.environment,
-        )
-        assert "No validation issues found" in said, f"{name}: {said}"
+        await analyzed(node, path)
     await backends_are_ready(node)
     await nothing_was_violated(node)
+
+
+class NotServedError(Exception):
+    """A kind that is not installed here."""
+
+
+async def applied(node: Node, path: Path) -> str:
+    """Apply a folder as it is. Gives what kubectl said, which is no warning.
+
+    Raises:
+        NotServedError: names the kinds that are not installed here.
+    """
+    code, said = await run_all(
+        *("kubectl", "apply", "--server-side", "-k", str(path)), env=node.environment
+    )
+    absent = re.findall(r'no matches for kind "(\w+)" in version "([^"]+)"', said)
+    if absent:
+        raise NotServedError(
+            ", ".join(f"{version} {kind}" for kind, version in sorted(set(absent)))
+        )
+    assert code == 0, f"{path}: {said}"
+    assert "Warning" not in said, f"{path}: {said}"
+    return said
+
+
+async def analyzed(node: Node, path: Path) -> None:
+    """Istio has no complaint about the namespace, a folder applied."""
+    _, found = await run_all(
+        *("istioctl", "analyze", "--namespace", NAMESPACE, "--failure-threshold", "Info"),
+        # The base is for clusters without Istio too: it marks nothing for injection.
+        "--suppress=IST0102=Namespace trio-echo",
+        env=node.environment,
+    )
+    assert "No validation issues found" in found, f"{path}: {found}"
 
 
 async def backends_are_ready(node: Node) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 import yaml
-from cluster.apply import MANIFESTS, NAMESPACE, nothing_was_violated
-from cluster.processes import run_all
+from cluster.apply import MANIFESTS, NAMESPACE, analyzed, applied, nothing_was_violated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -39,15 +38,12 @@ async def rolled_out(node: Node, folder: str) -> AsyncIterator[None]:
     """A folder of the manifests is applied as it is, its first version serves."""
     await install(node)
     try:
-        path = str(MANIFESTS / folder)
-        code, said = await run_all(
-            *("kubectl", "apply", "--server-side", "-k", path), env=node.environment
-        )
-        assert code == 0, said
+        await applied(node, MANIFESTS / folder)
         if folder == "argo-rollouts":
             gate = ("rollout", "status", "deployment/tcp-echo-gate", "--timeout=60s")
             await node.kubectl("-n", NAMESPACE, *gate)
         await _until(node, lambda status: status.get("phase") == "Healthy")
+        await analyzed(node, MANIFESTS / folder)
         yield
         await nothing_was_violated(node)
     finally:

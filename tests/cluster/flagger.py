@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 import yaml
-from cluster.apply import MANIFESTS, NAMESPACE, nothing_was_violated
-from cluster.processes import run_all
+from cluster.apply import MANIFESTS, NAMESPACE, applied, nothing_was_violated
 from cluster.programs import FLAGGER
 
 if TYPE_CHECKING:
@@ -59,11 +58,7 @@ async def carried_out(node: Node, folder: str) -> AsyncIterator[None]:
     """A folder of the manifests is applied as it is, its first version serves."""
     await install(node)
     try:
-        path = str(MANIFESTS / folder)
-        code, said = await run_all(
-            *("kubectl", "apply", "--server-side", "-k", path), env=node.environment
-        )
-        assert code == 0, said
+        await applied(node, MANIFESTS / folder)
         gate = ("rollout", "status", "deployment/tcp-echo-gate", "--timeout=60s")
         await node.kubectl("-n", NAMESPACE, *gate)
         # Minutes between two rounds are for people.

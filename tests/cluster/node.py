@@ -46,7 +46,9 @@ class Node:
     @property
     def environment(self) -> dict[str, str]:
         """Leads kubectl, istioctl and the like to this cluster."""
-        return {"KUBECONFIG": str(RUN / "pki/kubeconfig")}
+        # What another cluster served at the same address is not remembered.
+        cache = str(RUN / "kubectl-cache")
+        return {"KUBECONFIG": str(RUN / "pki/kubeconfig"), "KUBECACHEDIR": cache}
 
 
 @asynccontextmanager
