@@ -220,7 +220,7 @@ def test_the_projects_own_manifests_pass(command: Command, dialect: str) -> None
     assert out.startswith("PASS: 127.0.0.1:")
     assert "one 80 %, two 20 %" in out
     assert "cross-check: the counts agree" in out
-    assert "note: Deployment tcp-echo-v1, tcp-echo-v2: not carried out: spec." in err
+    assert "note: Deployment tcp-echo-v1, tcp-echo-v2: ignored: spec." in err
 
 
 def test_every_route_is_judged_and_the_worst_counts(command: Command, tmp_path: Path) -> None:
@@ -366,11 +366,11 @@ def test_single_report_is_the_document(command: Command, tmp_path: Path) -> None
     files = ("--json", str(said), "--junit", str(cases))
     code, _, err = command.run(str(manifest), *files, *QUICK)
     assert code == 0
-    assert "warning: EnvoyFilter f is not carried out" in err
+    assert "warning: EnvoyFilter f is ignored here" in err
     document = json.loads(said.read_text())
     assert document["backends"]
     (warning,) = document["warnings"]
-    text = "EnvoyFilter f is not carried out: in the cluster it may change any part of"
+    text = "EnvoyFilter f is ignored here: in the cluster it may change any part of"
     assert warning["text"].startswith(text)
     line = manifest.read_text().splitlines().index("apiVersion: x/v1") + 1
     assert (warning["file"], warning["line"]) == (str(manifest), line)
@@ -389,9 +389,9 @@ def test_undone_edit_is_said(command: Command, tmp_path: Path) -> None:
     while not process.stdout.readline().startswith("holding"):
         assert process.poll() is None
     manifest.write_text(warned.replace("weight: 80", "weigth: 80"))
-    wait_for(process, "not taken, the last good route stays")
+    wait_for(process, "edit refused, the last good route stays")
     manifest.write_text(warned)
-    wait_for(process, "the edit that was not taken is undone")
+    wait_for(process, "the refused edit is undone")
     manifest.write_text(f"# again\n{warned}")
     wait_for(process, "edited: what is routed is the same, open connections stay")
     process.send_signal(signal.SIGTERM)
@@ -440,7 +440,7 @@ def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path:
         early.sendall(b"early\n")
         first = answers.readline()
         manifest.write_text(ISTIO.replace("weight: 80", "weight: x"))
-        wait_for(process, "not taken, the last good route stays: ")
+        wait_for(process, "edit refused, the last good route stays: ")
         name = b"two" if first.startswith(b"one") else b"one"
         manifest.write_text(
             ISTIO.replace("weight: 80", f"weight: {100 * (name == b'one')}").replace(
@@ -448,7 +448,7 @@ def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path:
             )
             + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: added}\n"
         )
-        said = wait_for(process, "note: not carried out: ConfigMap added")
+        said = wait_for(process, "note: ignored: ConfigMap added")
         assert "Gateway" not in said  # that was said at the beginning
         shifted = process.stdout.readline()
         assert shifted.startswith("shifted Gateway default/tcp-echo-gateway"), command.end(process)

@@ -213,7 +213,7 @@ class Whole(Strict):
             "spec: {ports: [{name: a, nmae: b}]}",
             "spec.ports[0].nmae: there is no such field; is it name?",
         ),
-        ("spec: {elsewhere: []}", "spec.elsewhere: the rehearsal does not carry out this field"),
+        ("spec: {elsewhere: []}", "spec.elsewhere: the rehearsal does not support this field"),
         ("spec: {ports: [{}]}", "spec.ports[0].name: is missing"),
         ("kind: A", "spec: is missing"),
         ("kind: [A]\nspec: {}", "kind: must be text, got a list"),
@@ -304,12 +304,12 @@ def test_unknown_kinds_are_noticed() -> None:
     """What a rehearsal does not know is not passed over in silence."""
     unknown = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: x}"
     found = plan(ISTIO, f"{unknown}\n---\n---\n{{}}")
-    assert notices(found, ["not carried out: PodDisruptionBudget x"])
+    assert notices(found, ["ignored: PodDisruptionBudget x"])
     values = "1.yaml:2, document 1: must have apiVersion and kind; fields found: replicas"
     with pytest.raises(ManifestError, match=values):
         plan("# of a chart\nreplicas: 1", ISTIO)
     role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: system:x}"
-    assert notices(plan(ISTIO, role), ["not carried out: ClusterRole system:x"])
+    assert notices(plan(ISTIO, role), ["ignored: ClusterRole system:x"])
     policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}"
     with pytest.raises(ManifestError, match=r"no route found: .*; found: AuthorizationPolicy p"):
         plan(policy)
@@ -353,4 +353,4 @@ def test_slip_in_a_kind_is_told(right: str, wrong: str) -> None:
     with pytest.raises(ManifestError, match=message):
         plan(ISTIO.replace(right, wrong, 1))
     other = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}"
-    assert notices(plan(ISTIO, other), ["not carried out: HTTPRoute web"])
+    assert notices(plan(ISTIO, other), ["ignored: HTTPRoute web"])

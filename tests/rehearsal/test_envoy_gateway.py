@@ -171,14 +171,14 @@ def test_backend_stands_for_a_service_or_somebody_outside(
     ("backend", "ref", "class_", "message"),
     [
         ("", TO_BACKEND, "eg", "there is no Backend outside in namespace default"),
-        (BACKEND % "", TO_BACKEND, "istio", "only kind Service is carried out, got Backend of"),
+        (BACKEND % "", TO_BACKEND, "istio", "only kind Service is supported, got Backend of"),
         (BACKEND % "", TO_BACKEND, "eg", "Backend outside has no address"),
         (BACKEND % "{unix: {path: /x}}", TO_BACKEND, "eg", "Backend outside has no address"),
         (
             BACKEND.replace("endpoints: [%s]", "type: DynamicResolver"),
             TO_BACKEND,
             "eg",
-            "Backend outside of type DynamicResolver: it is not carried out",
+            "Backend outside of type DynamicResolver: that is not supported",
         ),
         (
             BACKEND % "",

@@ -239,7 +239,7 @@ TWICE = "{name: echo-v1, port: 7000}, {name: echo-v1, port: 7000}, {name: echo-v
             f"{HALF}, {{name: echo-v2, kind: Bucket, group: x.io, port: 1, weight: 50}}",
             {"one": 50},
             {"one": 50},
-            "only kind Service is carried out, got Bucket of x.io",
+            "only kind Service is supported, got Bucket of x.io",
         ),
         (
             f"{HALF}, {{name: echo-v2, namespace: other, port: 7000, weight: 50}}",
@@ -603,7 +603,7 @@ def test_certificate_of_another_namespace_needs_a_grant() -> None:
         ("sectionName: bar", "port: 1", r"parentRefs\[0\].port: .* has no listener 1; found: foo"),
         ("sectionName: bar", "sectionName: bar\n    port: 8080", r"parentRefs\[0\].port: .* 8080"),
         ("sectionName: bar", "kind: Proxy", "a parent of kind Proxy of gateway.networking.k8s.io"),
-        ("sectionName: bar", 'kind: Proxy\n    group: ""', "a parent of kind Proxy is not carried"),
+        ("sectionName: bar", 'kind: Proxy\n    group: ""', "kind Proxy is not supported"),
         ("sectionName: bar", "namespace: other", r"no Gateway other/my-tcp-gateway; found: def"),
         (
             "sectionName: bar",
@@ -706,7 +706,7 @@ def test_nothing_is_noted_of_what_an_echo_server_stands_in_for() -> None:
     own = deployment("other", "v1", '["9000", "x"]')
     again = own.replace("  name: other", "  name: other\n  namespace: else", 1)
     found = plan(GATEWAY_API, own, again)
-    assert notices(found, ["Deployment echo-1, echo-2, other: not carried out: spec.templ"])
+    assert notices(found, ["Deployment echo-1, echo-2, other: ignored: spec.templ"])
 
 
 @pytest.mark.parametrize("metadata", ["metadata: {}", "metadata: []", "metadata: null", ""])

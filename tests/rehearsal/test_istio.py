@@ -434,7 +434,7 @@ def test_unrouted_gateway_port_is_noticed() -> None:
                 "name: tcp-echo-destination": "name: x\n  namespace: far",
                 "host: tcp-echo\n  subsets": "host: tcp-echo.default.svc.cluster.local\n  subsets",
             },
-            "it is in namespace far: Istio looks in that of the client",
+            "it is in namespace far: Istio looks in the namespace of the client",
             2,
         ),
         (
@@ -739,8 +739,8 @@ def test_what_may_decide_is_a_warning() -> None:
         "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: f}\nspec: {}"
     )
     found = plan(ISTIO, text)
-    assert warned(found, "AuthorizationPolicy p is not carried out: in the cluster it may refuse")
-    assert warned(found, "EnvoyFilter f is not carried out")
+    assert warned(found, "AuthorizationPolicy p is ignored here: in the cluster it may refuse")
+    assert warned(found, "EnvoyFilter f is ignored here")
 
 
 def test_replicas_and_mixed_destinations() -> None:

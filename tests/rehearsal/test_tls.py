@@ -129,7 +129,7 @@ def test_what_is_done_with_certificates_is_said() -> None:
     assert notices(found, shown)
     assert notices(found, ["default/echo shows a throw-away certificate", "asks clients for one"])
     said = "DestinationRule simple: spec.trafficPolicy.portLevelSettings[0].tls names no caCert"
-    assert warned(found, [said, "one of a private authority fails every connection"])
+    assert warned(found, [said, "with a private authority, every connection fails"])
     assert not warned(found, ["DestinationRule mutual"])
     entry = """
 apiVersion: networking.istio.io/v1

@@ -149,7 +149,7 @@ def test_every_kind_of_workload_is_stood_in_for(kind: str, version: str) -> None
     names = {"stable", "canary"} if kind == "Rollout" else {"v1"}
     assert names <= {each.config.prefix for each in found.route.backends}
     old = version not in {"apps/v1", "v1", "argoproj.io/v1alpha1"}
-    assert notices(found, [f"apiVersion {version}: the clusters of today serve apps/v1"]) == old
+    assert notices(found, [f"apiVersion {version}, where clusters serve apps/v1 now"]) == old
 
 
 TWO_ROUTES = documents(
@@ -250,7 +250,7 @@ def test_service_entries_are_services() -> None:
     assert {round(share, 1) for share in shares(found)[0][2].values()} == {33.3}
     assert notices(found, ["192.0.2.1 is outside the cluster: an echo server named v1 stands in"])
     odd = plan(ENTRY + "  unheardOf: 1\n", route)
-    assert notices(odd, ["ServiceEntry outside: not carried out: spec.unheardOf"])
+    assert notices(odd, ["ServiceEntry outside: ignored: spec.unheardOf"])
     chosen = ENTRY + "  workloadSelector: {labels: {app: redis}}\n"
     assert shares(plan(chosen, REDIS, route))[0][2] == {"v1": 50, "v2": 50}
 
@@ -380,9 +380,7 @@ def test_what_the_probe_does_not_speak_is_left_out(option: str) -> None:
     found = plan(ISTIO, text)
     usual = plan(ISTIO, text.replace(f", --{option}", ""))
     assert found.route == usual.route
-    assert f"Deployment tcp-echo-v1: not carried out: --{option}" in "\n".join(
-        map(str, found.notices)
-    )
+    assert f"Deployment tcp-echo-v1: ignored: --{option}" in "\n".join(map(str, found.notices))
 
 
 @pytest.mark.parametrize(
@@ -509,4 +507,4 @@ spec:
     routes = routes.replace("host: tcp-echo\n", "host: tcp-echo-server\n")
     found = plan(*demonstration, routes)
     assert shares(found) == [(31400, (), {"one": 80, "two": 20})]
-    assert notices(found, ["extensions/v1beta1: the clusters of today serve apps/v1 instead"])
+    assert notices(found, ["extensions/v1beta1, where clusters serve apps/v1 now"])

@@ -332,15 +332,15 @@ class _Command(Events):
         self._say("edited: what is routed is the same, open connections stay")
 
     def refused(self, error: TrioEchoError) -> None:
-        self._say(f"not taken, the last good route stays: {error}")
+        self._say(f"edit refused, the last good route stays: {error}")
 
     def settling(self, seconds: float) -> None:
         self._say(
-            f"waiting {seconds:.0f} s: what becomes of open connections when the drain time is over"
+            f"waiting {seconds:.0f} s to see what happens to open connections after the drain time"
         )
 
     def undone(self) -> None:
-        self._say("the edit that was not taken is undone: the manifests say what is up")
+        self._say("the refused edit is undone: the manifests match the route that is up")
 
     def finished(self, result: Result) -> None:
         """Print the walk, and write the documents."""

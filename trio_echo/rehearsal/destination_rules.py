@@ -235,8 +235,8 @@ class _Read:
             return f"its host {self.spec.host} has a dot, so Istio does not complete it"
         if own not in {client, service.namespace, ROOT}:
             return (
-                f"it is in namespace {own}: Istio looks in that of the client,"
-                f" of the Service and in {ROOT}"
+                f"it is in namespace {own}: Istio looks in the namespace of the client,"
+                f" in that of the Service and in {ROOT}"
             )
         if not exported(self.spec.export_to, own, client):
             return f"its exportTo hides it from namespace {client}, where the gateway is"
@@ -378,8 +378,8 @@ class DestinationRules:
             place = tls.client_certificate or tls.credential_name
             shown = f" with a throw-away certificate in place of {place}"
         self._notes.say(
-            f"DestinationRule {document.name}: TLS to the pods is begun{shown}; whether their own"
-            " certificates would be accepted is not shown",
+            f"DestinationRule {document.name}: the gateway speaks TLS to the pods{shown};"
+            " the rehearsal does not check the pods' own certificates",
             document,
         )
         named = tls.ca_certificates or tls.credential_name or tls.insecure_skip_verify
@@ -389,9 +389,9 @@ class DestinationRules:
         )
         if not named and inside:
             self._notes.warn(
-                f"DestinationRule {document.name}: {path} names no caCertificates, so Istio"
-                " verifies the pods' certificates by the system's authorities: one of a private"
-                " authority fails every connection",
+                f"DestinationRule {document.name}: {path} names no caCertificates: Istio then"
+                " accepts pods with certificates of public authorities only; with a private"
+                " authority, every connection fails",
                 document,
                 path,
             )

@@ -609,7 +609,7 @@ def _in_words(message: str, content: dict[str, Any], shape: type[Lenient]) -> tu
         message, path = placed.groups()
     if unknown := _UNKNOWN.fullmatch(message):
         near = get_close_matches(unknown[1], _fields_at(shape, path), n=1)
-        reason = "the rehearsal does not carry out this field"
+        reason = "the rehearsal does not support this field"
         if near:
             reason = f"there is no such field; is it {near[0]}?"
         return f"{path}.{unknown[1]}".lstrip("."), reason

@@ -270,7 +270,7 @@ def _backend_policy(document: Document, spec: BackendPolicySpec) -> Policy:
     balancer = spec.load_balancer.type
     if balancer not in _BALANCERS:
         raise document.error(
-            "spec.loadBalancer.type", f"{balancer} is not carried out, and leaves weights aside"
+            "spec.loadBalancer.type", f"{balancer} is not supported: it leaves weights aside"
         )
     alive = spec.tcp_keepalive
     connect = _seconds(

@@ -264,7 +264,7 @@ class _Attachment:
         kind = "ListenerSet" if parent.kind == "XListenerSet" else parent.kind
         if (parent.group.replace(".x-k8s.", ".k8s."), kind) not in _PARENTS:
             group = f" of {parent.group}" if parent.group else ""
-            raise document.error(path, f"a parent of kind {parent.kind}{group} is not carried out")
+            raise document.error(path, f"a parent of kind {parent.kind}{group} is not supported")
         if kind in {"Service", "ServiceEntry"} and self._reader.plane not in {None, DEFAULT}:
             raise document.error(path, f"{self._reader.plane.title} has no mesh for a {kind}")
         wanted = (parent.namespace or document.namespace, parent.name)
@@ -458,7 +458,7 @@ class _Attachment:
         hostname = (ref.group, ref.kind) == (_ISTIO, "Hostname") and plane is DEFAULT
         if (ref.group, ref.kind) not in _SERVICE and not hostname:
             group = f" of {ref.group}" if ref.group else ""
-            raise _UnusableError(f"only kind Service is carried out, got {ref.kind}{group}")
+            raise _UnusableError(f"only kind Service is supported, got {ref.kind}{group}")
         namespace = ref.namespace or self._document.namespace
         if not hostname:
             self._check_grant(ref, namespace)
@@ -509,7 +509,7 @@ class _Attachment:
                 endpoints += workloads.endpoints(service, port, _UnusableError)
         if not endpoints:
             what = "has no address" if spec.type == "Endpoints" else f"of type {spec.type}"
-            raise _UnusableError(f"Backend {ref.name} {what}: it is not carried out")
+            raise _UnusableError(f"Backend {ref.name} {what}: that is not supported")
         return Destination(
             name=f"Backend {namespace}/{ref.name}",
             weight=ref.weight,

@@ -345,7 +345,7 @@ def _check_server(document: Document, server: Server, path: str) -> None:
             )
     if server.bind and server.bind.strip("0.:"):
         raise document.error(
-            f"{path}.bind", f"an address of the gateway alone, {server.bind}, is not carried out"
+            f"{path}.bind", f"one address of the gateway, {server.bind}, is not supported"
         )
     if protocol in _TLS and not secure:
         raise document.error(f"{path}.tls", f"is missing: Istio refuses {protocol} without it")
@@ -528,7 +528,7 @@ class _VirtualServiceReader:
             if value and mesh:
                 raise self.document.error(
                     f"{path}.{name}",
-                    "depends on the client or its address, which is not carried out in the mesh",
+                    "depends on the client or its address, which is not supported in the mesh",
                 )
             if value:
                 self.notes.note(self.document, f"{path}.{name}, which a gateway ignores")

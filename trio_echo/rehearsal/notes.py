@@ -49,12 +49,12 @@ class Notes:
         for document, fields in self._fields.items():
             alike.setdefault((document.kind, tuple(fields)), []).append(document)
         found = [
-            documents[0].notice(f"{kind} {_named(documents)}: not carried out: {_gathered(fields)}")
+            documents[0].notice(f"{kind} {_named(documents)}: ignored: {_gathered(fields)}")
             for (kind, fields), documents in alike.items()
         ]
         if self._unknown:
             names = ", ".join(f"{each.kind} {each.name}".strip() for each in self._unknown)
-            found.insert(0, self._unknown[0].notice(f"not carried out: {names}"))
+            found.insert(0, self._unknown[0].notice(f"ignored: {names}"))
         return (*dict.fromkeys(self._said), *found)
 
 

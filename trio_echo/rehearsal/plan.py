@@ -213,7 +213,7 @@ def _warn_of_deciding(documents: Sequence[Document], notes: Notes) -> None:
         if each.kind == "AuthorizationPolicy":
             _check_policy(each)
         if each.kind in _DECIDING:
-            what = f"{each.kind} {each.name} is not carried out: in the cluster it"
+            what = f"{each.kind} {each.name} is ignored here: in the cluster it"
             notes.warn(f"{what} {_DECIDING[each.kind]}", each)
 
 
@@ -224,7 +224,7 @@ def _check_policy(document: Document) -> None:
     if not rules or "'ports'" in rules:
         raise document.error(
             "spec.rules",
-            "decides which connections are refused, which the rehearsal does not carry out;"
+            "decides which connections are refused, which the rehearsal does not support;"
             " leave this document out to rehearse the rest",
         )
 

@@ -289,8 +289,8 @@ class _Reader:
     def workload(self, document: Document) -> None:
         """One that makes pods from a template, or is one."""
         if document.api_version not in _SERVED:
-            newer = "the clusters of today serve apps/v1 instead"
-            self._note(document, f"apiVersion {document.api_version}: {newer}")
+            newer = "clusters serve apps/v1 now"
+            self._note(document, f"apiVersion {document.api_version}, where {newer}")
         read: PodDocument | WorkloadDocument
         if document.kind == "Pod":
             read = pod = document.read(PodDocument)
@@ -395,7 +395,7 @@ class _Reader:
                 others.append(container)
         if config is not None:
             for each in others:
-                what = f"container {each.name} ({_what(each)}), no echo server of ours"
+                what = f"container {each.name} ({_what(each)}), which is no echo server"
                 self._note(document, what)
             if config.greeting:
                 self._note(document, "--greeting, which changes nothing about the route")
