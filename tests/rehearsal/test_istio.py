@@ -866,6 +866,7 @@ spec: {{host: {host}, subsets: [{{name: out}}]}}
     name = ("out.example.com",)
     assert shares(found) == [(443, name, {"out.example.com": 100}), (443, name, {"out": 100})]
     assert notices(found, ["istio-egressgateway is not among the manifests"])
+    assert not notices(found, ["of which there is no Service"])
     assert not found.warnings
     with pytest.raises(ManifestError, match=r"there is no Service nothing\.default"):
         plan(out, gateway, through.replace("istio-egressgateway.istio-system", "nothing.default"))

@@ -279,6 +279,13 @@ class DestinationRules:
             self._rules.append(_Read(document, read.spec))
             self._check(self._rules[-1])
 
+    def say_unused(self) -> None:
+        """Note the rules for hosts of which there is no Service, once all routes are read."""
+        for rule in self._rules:
+            if not any(rule.means(each, loosely=True) for each in self._workloads.services):
+                what = f"spec.host {rule.spec.host}, of which there is no Service"
+                self._notes.note(rule.document, what)
+
     def destination(  # noqa: PLR0913 - all that shapes a destination
         self,
         service: Service,
@@ -357,8 +364,6 @@ class DestinationRules:
             ports = [each.port.number for each in (policy and policy.port_level_settings) or ()]
             for port in [0, *ports]:
                 _policy([(document, policy, path)], (document, policy, path), port, meshed=True)
-        if not any(rule.means(each, loosely=True) for each in self._workloads.services):
-            self._notes.note(document, f"spec.host {spec.host}, of which there is no Service")
 
     def _check_tls(self, rule: _Read, settings: Settings, path: str) -> None:
         """Refuse what Istio's webhook refuses in TLS to pods, and say what is not shown."""

@@ -133,6 +133,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
     if not listeners:
         raise NoRouteError(_nothing_routed(documents, notes.warnings))
     _warn_of_deciding(documents, notes)
+    rules.say_unused()
     route = _with_backends(listeners, workloads, notes)
     notices = (*notes.all(), *map(Notice, (*_alike(route), *_certificates(route))))
     steps = None if workloads.steps is None else tuple(workloads.steps)
