@@ -72,6 +72,7 @@ async def test_until_change_ends_with_1_at_the_first() -> None:
         done = await run(*command)
         assert done.returncode == 1
         assert " the split changed at about " in done.stdout.decode()
+        assert re.match(r"CHANGED at [\d:]{8}: \w+ from ", done.stdout.decode().splitlines()[-2])
         done = await run(*command, "--json", "-")
         assert done.returncode == 1
         kinds = [one["kind"] for one in lines(done.stdout)]

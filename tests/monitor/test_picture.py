@@ -75,7 +75,7 @@ def test_the_picture_shows_the_move() -> None:
     record = watched(200)
     root = ET.fromstring(to_svg(record))  # noqa: S314 - made here
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert any(str(text).startswith("FAIL since the last change") for text in texts)
+    assert any(str(text).startswith("CHANGED at 00:01:") for text in texts)
     assert "Since the start" in texts
     assert "The last ten minutes" not in texts
     changes = [event for event in record.events if event.kind == "change"]

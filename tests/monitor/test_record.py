@@ -148,18 +148,88 @@ def test_a_single_answer_is_said_in_the_singular() -> None:
     assert "1 answer ago: stray from 0.0 %" in events[0].text
 
 
-def test_failures_are_told_when_they_begin_and_when_they_are_over() -> None:
-    """Not each of them; a minute without one ends them."""
-    reset = Result(Outcome.RESET, detail="Connection reset by peer")
-    record, events = fed([*["one"] * 8, reset, "two", reset, "one"])
-    assert [event.kind for event in events] == ["failing"]
+RESET = Result(Outcome.RESET, detail="Connection reset by peer")
+
+
+def test_single_failures_are_told_when_they_begin_and_when_they_are_over() -> None:
+    """Not each of them; a minute without one ends them, if connections were answered in it."""
+    some: list[Result | str] = [*["one"] * 8, RESET, "two", RESET, "one"]
+    record, events = fed(some)
+    assert [event.kind for event in events] == ["failed"]
     assert events[0].text == "a connection failed: reset, Connection reset by peer"
-    for second in range(3, 65):
-        record.sample(float(second))
-    assert [event.kind for event in events] == ["failing", "answering"]
-    assert events[1].text == ("no connection failed for 60.0 s; before that, 2 did within 400 ms")
+    record.sample(100.0)
+    assert [event.kind for event in events] == ["failed"]
+    record, events = fed([*some, *["one", "one", "one", "one", "two"] * 62])
+    assert [event.kind for event in events] == ["failed", "answering"]
+    assert events[1].text == "no connection failed for 60.8 s; before that, 2 did within 400 ms"
+    assert record.outages == 0
     record.take(Result(Outcome.REFUSED), 70.0)
     assert events[2].text == "a connection failed: refused"
+
+
+def halved(seconds: int, rate: int = 5) -> list[Result | str]:
+    """Every other connection fails for so long."""
+    return [RESET if number % 2 else "one" for number in range(seconds * rate)]
+
+
+ONE = Expectation({"one": 1})
+
+
+def test_connections_that_keep_failing_are_a_fail_and_told() -> None:
+    """When it begins and once a minute; the list of events keeps the newest figures alone."""
+    record, events = fed(halved(20, 50), ONE, rate=50.0)
+    assert [event.kind for event in events] == ["failed", "failing"]
+    assert events[1].text == (
+        "connections keep failing: 150 of the last 300 (50.0 %), 275 of 549 since 00:00:00: "
+        "275 x reset"
+    )
+    assert record.verdict is Verdict.FAIL
+    assert record.headline == (
+        "FAIL: connections to echo.test:9000 fail since 00:00:00, 150 of the last 300 (50.0 %)"
+    )
+    record, events = fed(halved(150), ONE)
+    assert [event.kind for event in events] == ["failed", *["failing"] * 3]
+    assert [event.kind for event in record.events] == ["failed", "failing"]
+    assert events[3].text.startswith("connections still fail: 150 of the last 300 (50.0 %), 3")
+    assert events[3].data["share"] == 0.5
+    assert events[3].data["outcomes"] == {"reset": events[3].data["failed"]}
+    assert record.outages == record.to_json()["outages"] == 1
+    record.lose(Loss("one", Outcome.RESET, "", 1.0), 150.0, None)
+    record.sample(220.0)
+    assert [event.kind for event in record.events] == ["failed", "failing", "lost", "failing"]
+
+
+def test_a_lasting_part_that_ends_is_told_and_judged_no_more() -> None:
+    """The headline leads with it; connections from then on have a verdict of their own."""
+    record, events = fed([*halved(30), *["one"] * 300], ONE)
+    assert [event.kind for event in events] == ["failed", "failing", "failing", "answering"]
+    assert events[3].text == (
+        "connections are answered again: 3 of the last 300 (1.0 %) failed; before that, "
+        "75 of 149 did within 29.6 s"
+    )
+    assert record.headline == (
+        "FAILED from 00:00:00 for 29.6 s: 75 connections; INCONCLUSIVE since then: "
+        "echo.test:9000 not decided yet"
+    )
+    record, _ = fed([*halved(30), *["one"] * 900], ONE)
+    assert record.verdict is Verdict.PASS
+
+
+@given(at=st.integers(0, 100), failed=st.integers(1, 49))
+def test_a_restart_is_no_lasting_part(at: int, failed: int) -> None:
+    """All connections of less than ten seconds may fail."""
+    record, _ = fed([*["one"] * at, *[RESET] * failed, *["one"] * 200], ONE)
+    assert record.outages == 0
+
+
+def test_a_headline_says_the_day_of_what_happened_on_another_one() -> None:
+    """A watch runs for weeks."""
+    clock = Clock()
+    record = Record(ONE, "echo.test:9000", clock=clock)
+    record.take(ok("two"), 0.0)
+    assert record.headline.startswith("CHANGED at 00:00:00: two from 0.0 % to 100.0 %; ")
+    clock.now += timedelta(days=2)
+    assert record.headline.startswith("CHANGED at 2026-01-01 00:00:00: two from ")
 
 
 def test_a_lost_connection_is_said_with_age_reason_and_replacement() -> None:
@@ -206,7 +276,10 @@ def test_a_lost_connection_is_said_with_age_reason_and_replacement() -> None:
             ["one", "two"] * 500,
             TWO,
             Verdict.FAIL,
-            "FAIL since the last change: echo.test:9000 does not split as expected",
+            (
+                "CHANGED at 00:00:00: one from 100.0 % to 49.2 %; FAIL since then: echo.test:9000 "
+                "does not split as expected"
+            ),
         ),
         (
             ["one", "two"] * 10,

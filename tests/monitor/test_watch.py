@@ -6,6 +6,7 @@ import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from functools import partial, wraps
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -257,8 +258,24 @@ async def test_a_target_that_resets_is_no_end() -> None:
         record = await watch(config(target, expect=TWO, hold=2, duration=6.0), tell=events.append)
     assert record.counts.outcomes.keys() <= {Outcome.RESET, Outcome.EOF_BEFORE_ANSWER}
     assert record.counts.total in range(28, 33)
-    assert [event.kind for event in events] == ["failing"]
+    assert [event.kind for event in events] == ["failed"]
     assert record.held == 0
+
+
+@in_virtual_time
+async def test_until_change_ends_when_many_connections_keep_failing() -> None:
+    """Half of them here; a failed part is as good a reason to look as a change."""
+    number = count()
+
+    async def half(stream: trio.abc.Stream) -> None:
+        await (reset(stream) if next(number) % 2 else answering(stream, "one"))
+
+    async with backend(half) as target:
+        settings = config(target, expect={"one": 1}, duration=600.0, until_change=True)
+        record = await watch(settings)
+    assert record.outages == 1
+    assert record.failing
+    assert 10 <= record.elapsed < 20
 
 
 @in_virtual_time

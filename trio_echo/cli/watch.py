@@ -80,7 +80,13 @@ def watch(
         option(EFFORT, "N", "Hold N connections open, talk over them, and say which are lost."),
     ] = 0,
     until_change: Annotated[
-        bool, option(EFFORT, None, "End at the first change of the split.", "--until-change")
+        bool,
+        option(
+            EFFORT,
+            None,
+            "End at the first change of the split, or once many connections fail for long.",
+            "--until-change",
+        ),
     ] = False,
     listen: Annotated[
         str | None,
@@ -113,8 +119,8 @@ def watch(
     Without --expect, the first thousand connections show what to expect. --json
     writes one object a line: the start, each event, each minute, and the end.
 
-    Exit code: 0 no change, 1 the split changed, 2 usage, 4 nobody ever answered
-    or an output could not be written.
+    Exit code: 0 no change, 1 the split changed or a part of the connections failed
+    for long, 2 usage, 4 nobody ever answered or an output could not be written.
 
     Examples:
     trio-echo watch localhost:31400 --expect one=80,two=20
@@ -149,7 +155,7 @@ def watch(
     output.write(svg=to_svg)
     output.words.print(record.headline)
     output.words.print(f"  {record}")
-    code = ExitCode.FAIL if record.changes else ExitCode.PASS
+    code = ExitCode.FAIL if record.changes or record.outages else ExitCode.PASS
     raise typer.Exit(output.end(code if record.counts.answers else ExitCode.UNMEASURED))
 
 
@@ -283,7 +289,13 @@ async def _stop_on_signal(signals: AsyncIterator[int], watching: Watch) -> None:
         watching.stop()
 
 
-_EVENT_STYLES = {"change": "bold red", "lost": "yellow", "failing": "yellow", "answering": "green"}
+_EVENT_STYLES = {
+    "change": "bold red",
+    "lost": "yellow",
+    "failed": "yellow",
+    "failing": "bold red",
+    "answering": "green",
+}
 
 
 def view(watching: Watch, width: int, *, ascii_only: bool) -> Group:

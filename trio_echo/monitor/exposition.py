@@ -112,7 +112,8 @@ class Exposition(Collector):
         )
         verdict = GaugeMetricFamily(
             "trio_echo_watch_verdict",
-            "1 for what the connections since the last change prove, 0 for the others.",
+            "1 for what the connections since the last change prove, 0 for the others; FAIL "
+            "while many fail.",
             labels=["verdict"],
         )
         for each in Verdict:

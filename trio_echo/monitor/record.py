@@ -2,6 +2,11 @@
 
 Pure, and bounded: names, points of the timeline and events are kept up to a
 number, so that a watch may go on for ever.
+
+Failed connections come in series. A series begins with one, and is over when none has
+failed for a minute. It lasts, which is a FAIL and is told once a minute, from when the
+failed part of the window has reached the margin: the split cannot be held to its margin
+then. A restart that takes some seconds is no such thing.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trio_echo.monitor.change import Detector
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.latency import Histogram
-from trio_echo.prober.remarks import MOST_NAMES, duration, percent, shown_name, span
+from trio_echo.prober.remarks import MOST_NAMES, connections, duration, percent, shown_name, span
 from trio_echo.prober.split import Interval, Verdict, interval, judge
 from trio_echo.text import printable, visible
 
@@ -44,6 +49,21 @@ _RECENT = 600
 _QUIET = 60.0
 """Seconds without a failed connection after which failures are over."""
 
+_CALM = 20
+"""Connections answered meanwhile, at least: at a slow rate a minute shows little."""
+
+_LASTING = 10.0
+"""Seconds after which a failed part is no restart any more."""
+
+_MANY = 10
+"""Failed connections that it takes besides."""
+
+_CEASED = 1 / 4
+"""A lasting series is over below this part of the margin: not at each dip of chance."""
+
+_AGAIN = 60.0
+"""Seconds between two events that say that connections fail."""
+
 
 class Event(NamedTuple):
     """Something that happened.
@@ -51,7 +71,8 @@ class Event(NamedTuple):
     Attributes:
         at: the time of day.
         elapsed: seconds from the start.
-        kind: ``change``, ``lost``, ``replaced``, ``failing``, ``answering`` or ``names``.
+        kind: ``change``, ``lost``, ``replaced``, ``failed`` (the first connection of a
+            series), ``failing`` (many, for long, once a minute), ``answering`` or ``names``.
         text: in words that are safe to print.
         data: the same for machines, as JSON has it.
     """
@@ -121,6 +142,38 @@ class Loss(NamedTuple):
     age: float
 
 
+class _Series:
+    """Failed connections without a pause, and those answered between them.
+
+    Attributes:
+        at: the time of day of the first.
+        began: seconds from the start of the watch to it.
+        last: the same for the last failed one.
+        outcomes: how all connections since the first ended.
+        calm: how many were answered since the last failed one.
+        said: when it was last told that the series lasts; None if it does not.
+    """
+
+    def __init__(self, at: datetime, began: float) -> None:
+        self.at = at
+        self.began = self.last = began
+        self.outcomes: Counter[Outcome] = Counter()
+        self.calm = 0
+        self.said: float | None = None
+
+    @property
+    def failed(self) -> Counter[Outcome]:
+        """The failed ones."""
+        return self.outcomes - Counter({Outcome.OK: self.outcomes[Outcome.OK]})
+
+    def take(self, outcome: Outcome, elapsed: float) -> None:
+        """Take a connection that has ended."""
+        self.outcomes[outcome] += 1
+        self.calm += 1
+        if outcome is not Outcome.OK:
+            self.calm, self.last = 0, elapsed
+
+
 class Record:
     """What a watch has seen so far.
 
@@ -132,11 +185,13 @@ class Record:
 
     Attributes:
         counts: all connections since the start.
-        since: those since the last change, or since the start.
+        since: those since the last change, since connections failed for long, or since
+            the start.
         moments: the whole time in a bounded number of points.
         recent: the last ten minutes, second by second.
         events: the last ones.
         changes: how often the split changed.
+        outages: how often a part of the connections failed for long.
         held: how many of the held connections are open now.
         lost: how many held connections were lost, by the reason.
         elapsed: seconds from the start to the last sample.
@@ -157,6 +212,7 @@ class Record:
         self.recent: deque[Moment] = deque(maxlen=_RECENT)
         self.events: deque[Event] = deque(maxlen=_EVENTS)
         self.changes = 0
+        self.outages = 0
         self.held = 0
         self.lost: Counter[Outcome] = Counter()
         self.elapsed = 0.0
@@ -168,15 +224,16 @@ class Record:
         self._in_window = Counts()
         self._stride = 1
         self._samples = 0
-        self._failing_since: float | None = None
-        self._failed_last = 0.0
-        self._failed = 0
+        self._series: _Series | None = None
+        self._happened: tuple[str, datetime, str] | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """What the connections since the last change come to."""
+        """What the connections since the last change come to; FAIL while many fail."""
         if not self.counts.answers:
             return Verdict.UNMEASURED
+        if self.failing and self.expectation.shares:
+            return Verdict.FAIL
         return judge(self.expectation, self.since)
 
     @property
@@ -208,6 +265,11 @@ class Record:
         """The part of the window's connections that failed."""
         return self._in_window.errors / (len(self._window) or 1)
 
+    @property
+    def failing(self) -> bool:
+        """Whether a part of the connections fails and has for long."""
+        return self._series is not None and self._series.said is not None
+
     def take(self, result: Result, elapsed: float) -> Change | None:
         """Take a connection that has ended.
 
@@ -227,8 +289,8 @@ class Record:
             self._in_window.outcomes[outcome] -= 1
             if gone is not None:
                 self._in_window.answers[gone] -= 1
+        self._follow(result, elapsed)
         if name is None:
-            self._fail(result, elapsed)
             return None
         if name not in self.counts.answer:
             self.counts.connect[name], self.counts.answer[name] = Histogram(), Histogram()
@@ -241,7 +303,11 @@ class Record:
         if change is not None:
             self.changes += 1
             self.since = Counts()
-            text, data = _change(change, self._when(change.at))
+            at = self._when(change.at)
+            before, after = map(percent, change.shares(change.backend))
+            moved = f": {shown_name(change.backend)} from {before} to {after}"
+            self._happened = "CHANGED at", at, moved
+            text, data = _change(change, at)
             self._add("change", elapsed, text, data)
         return change
 
@@ -263,14 +329,8 @@ class Record:
                 self._stride *= 2
                 del self.moments[1::2]
         self._samples += 1
-        if self._failing_since is not None and elapsed - self._failed_last >= _QUIET:
-            lasted = self._failed_last - self._failing_since
-            text = (
-                f"no connection failed for {lasting(_QUIET)}; before that, "
-                f"{self._failed} did within {lasting(lasted)}"
-            )
-            self._failing_since = None
-            self._add("answering", elapsed, text, {"failed": self._failed, "within": lasted})
+        if self._series is not None:
+            self._weigh(self._series, elapsed)
 
     def lose(self, loss: Loss, elapsed: float, replaced: tuple[str, float] | None) -> None:
         """Take note of a held connection that was lost.
@@ -322,6 +382,7 @@ class Record:
                 if outcome is not Outcome.OK
             },
             "changes": self.changes,
+            "outages": self.outages,
             "held": self.held,
             "lost": {str(outcome): count for outcome, count in self.lost.items()},
             "window": self.window,
@@ -339,19 +400,37 @@ class Record:
 
     @property
     def headline(self) -> str:
-        """The verdict so far, in one line that is safe to print."""
-        where = printable(self.target)
-        if self.verdict is Verdict.UNMEASURED:
+        """What happened last and the verdict since then, in one line that is safe to print."""
+        where, verdict = printable(self.target), self.verdict
+        if verdict is Verdict.UNMEASURED:
             return f"{where}: nobody has answered yet"
-        since = "so far" if not self.changes else "since the last change"
+        if self.failing:
+            assert self._series is not None  # noqa: S101 - it is what is failing
+            return f"FAIL: connections to {where} fail since {self._time(self._series.at)}, " + (
+                self._failed_words()
+            )
+        if self._happened is None:
+            since, lead = "so far", ""
+        else:
+            what, at, how = self._happened
+            since, lead = "since then", f"{what} {self._time(at)}{how}; "
         if not self.expectation.shares:
-            return f"{where}: watched for changes of its split, nothing is expected of it"
+            return f"{lead}{where}: watched for changes of its split, nothing is expected of it"
         words = {
             Verdict.PASS: "splits as expected",
             Verdict.FAIL: "does not split as expected",
             Verdict.INCONCLUSIVE: "not decided yet",
-        }
-        return f"{self.verdict} {since}: {where} {words[self.verdict]}"
+        }[verdict]
+        return f"{lead}{verdict} {since}: {where} {words}"
+
+    def _time(self, at: datetime) -> str:
+        """A time of day, with its date unless that is today's."""
+        today = at.date() == self._clock().date()
+        return f"{at:%H:%M:%S}" if today else f"{at:%Y-%m-%d %H:%M:%S}"
+
+    def _failed_words(self) -> str:
+        """How many connections of the window failed."""
+        return f"{self._in_window.errors} of the last {self.window} ({percent(self.failed)})"
 
     def __str__(self) -> str:
         """Where things stand, in one line that is safe to print."""
@@ -386,15 +465,68 @@ class Record:
             self._add("names", elapsed, text, {"name": name})
         return OTHERS
 
-    def _fail(self, result: Result, elapsed: float) -> None:
-        """Take note of a failed connection; only the first of a series is an event."""
-        if self._failing_since is None:
-            self._failing_since, self._failed = elapsed, 0
+    def _follow(self, result: Result, elapsed: float) -> None:
+        """Take note of a connection for a series of failures; only its first one is an event."""
+        if self._series is None:
+            if result.outcome is Outcome.OK:
+                return
+            self._series = _Series(self._clock(), elapsed)
             detail = f", {visible(result.detail)}" if result.detail else ""
             data = {"outcome": str(result.outcome), "detail": result.detail}
-            self._add("failing", elapsed, f"a connection failed: {result.outcome}{detail}", data)
-        self._failed_last = elapsed
-        self._failed += 1
+            self._add("failed", elapsed, f"a connection failed: {result.outcome}{detail}", data)
+        self._series.take(result.outcome, elapsed)
+
+    def _weigh(self, series: _Series, elapsed: float) -> None:
+        """Tell when a series begins to last, that it does, and when it is over."""
+        margin, failed = self.expectation.margin, series.failed.total()
+        lasted = series.last - series.began
+        if series.said is None:
+            if failed >= _MANY and lasted >= _LASTING and self.failed >= margin:
+                self.outages += 1
+                self._say_failing(series, elapsed)
+            elif elapsed - series.last >= _QUIET and series.calm >= _CALM:
+                text = (
+                    f"no connection failed for {lasting(elapsed - series.last)}; before that, "
+                    f"{failed} did within {lasting(lasted)}"
+                )
+                self._end_series(series, elapsed, text)
+        elif self.failed < _CEASED * margin:
+            text = (
+                f"connections are answered again: {self._failed_words()} failed; before that, "
+                f"{failed} of {series.outcomes.total() - series.calm} did within {lasting(lasted)}"
+            )
+            self._end_series(series, elapsed, text)
+            self.since = Counts()
+            how = f" for {lasting(lasted)}: {connections(failed)}"
+            self._happened = "FAILED from", series.at, how
+        elif elapsed - series.said >= _AGAIN:
+            if self.events[-1].kind == "failing":
+                self.events.pop()  # told, but not kept: the next one says more
+            self._say_failing(series, elapsed)
+
+    def _say_failing(self, series: _Series, elapsed: float) -> None:
+        """Tell how many connections fail."""
+        begins, series.said = series.said is None, elapsed
+        failed, total = series.failed, series.outcomes.total()
+        often = ", ".join(f"{count} x {outcome}" for outcome, count in failed.most_common())
+        text = (
+            f"connections {'keep failing' if begins else 'still fail'}: {self._failed_words()}, "
+            f"{failed.total()} of {total} since {self._time(series.at)}: {often}"
+        )
+        data = {
+            "since": stamp(series.at),
+            "share": self.failed,
+            "failed": failed.total(),
+            "connections": total,
+            "outcomes": {str(outcome): count for outcome, count in failed.items()},
+        }
+        self._add("failing", elapsed, text, data)
+
+    def _end_series(self, series: _Series, elapsed: float, text: str) -> None:
+        """Tell that failures are over."""
+        self._series = None
+        data = {"failed": series.failed.total(), "within": series.last - series.began}
+        self._add("answering", elapsed, text, data)
 
     def _when(self, number: int) -> datetime:
         """About when connection `number` was answered; the start, if that is too long ago."""

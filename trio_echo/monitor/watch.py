@@ -63,7 +63,8 @@ class WatchConfig:
         rate: connections to start per second.
         duration: seconds after which the watch ends; None for never.
         hold: how many connections to hold open and talk over.
-        until_change: end at the first change of the split.
+        until_change: end at the first change of the split, or once a part of the
+            connections has failed for long.
 
     Raises:
         ConfigError: a value cannot work.
@@ -158,6 +159,8 @@ class Watch:
         """Note where things stand, once a second."""
         while True:
             self.record.sample(self.elapsed)
+            if self.record.outages and self.config.until_change:
+                self.stop()
             await trio.sleep(_SAMPLE - self.elapsed % _SAMPLE)
 
     async def _hold(self) -> None:
