@@ -66,8 +66,9 @@ class Allowed:
     """A pattern of targets: ``HOST:PORT`` with wildcards.
 
     ``*`` as the first label stands for one label or more; elsewhere it stands for any
-    characters of one label. ``*`` as the port stands for any port. An IPv6 address
-    stands in brackets and has no wildcard.
+    characters of one label. ``*`` as the port stands for any port. Where all that is no
+    wildcard is digits, the pattern has four parts and matches IPv4 addresses alone. An
+    IPv6 address stands in brackets and has no wildcard.
 
     Raises:
         ConfigError: it is of another form.
@@ -76,10 +77,13 @@ class Allowed:
     def __init__(self, pattern: str) -> None:
         host, colon, port = pattern.rpartition(":")
         any_port = port == "*"
+        # Names may begin like an address: 10.0.0.example.
+        numeric = re.fullmatch(r"[0-9.*]*[0-9][0-9.*]*", host) is not None
+        any_character, filler = ("[0-9]*", "1") if numeric else ("[^.]*", "x")
         try:
             # What is no wildcard must be what a target may be.
             literal, number = _place(
-                re.sub(r"\*(?![^[]*])", "x", host) + colon + ("1" if any_port else port)
+                re.sub(r"\*(?![^[]*])", filler, host) + colon + ("1" if any_port else port)
             )
         except ConfigError:
             reason = (
@@ -90,8 +94,9 @@ class Allowed:
         host = host.lower().removesuffix(".") if "*" in host else literal
         self._port = None if any_port else number
         first, dot, rest = host.partition(".")
-        labels = re.escape(dot + rest).replace(r"\*", "[^.]*")
-        first = ".+" if first == "*" else re.escape(first).replace(r"\*", "[^.]*")
+        labels = re.escape(dot + rest).replace(r"\*", any_character)
+        any_labels = first == "*" and not numeric
+        first = ".+" if any_labels else re.escape(first).replace(r"\*", any_character)
         self._host = re.compile(first + labels)
 
     def matches(self, host: str, port: int) -> bool:
