@@ -42,5 +42,5 @@ def test_shares_add_up_to_the_weights(route: Route) -> None:
     """No weight is lost or made on the way to the prefixes."""
     for listener in route.listeners:
         for chain in listener.chains:
-            total = sum(each.weight for each in chain.reached() if each.endpoints)
+            total = sum(each.weight for each in chain.destinations if each.endpoints)
             assert abs(sum(route.shares(chain).values()) - total) < 1e-6 * total

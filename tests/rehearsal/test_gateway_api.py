@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -222,28 +223,39 @@ spec: {{controllerName: {document}}}
 
 GONE = "{name: gone, port: 1, weight: 50}"
 HALF = "{name: echo-v1, port: 7000, weight: 50}"
+ELSEWHERE = """
+apiVersion: v1
+kind: Service
+metadata: {name: echo-v2, namespace: other}
+spec: {ports: [{port: 7000, targetPort: 9000}], selector: {version: v2}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: echo-v2, namespace: other, labels: {version: v2}}
+spec: {containers: [{name: c, image: trio-echo, args: ["9000", two]}]}
+"""
 TWICE = "{name: echo-v1, port: 7000}, {name: echo-v1, port: 7000}, {name: echo-v2, port: 7000}"
 
 
 @pytest.mark.parametrize(
-    ("refs", "istio", "envoy_gateway", "words"),
+    ("refs", "meant", "reached", "words"),
     [
-        (f"{HALF}, {GONE}", {"one": 50}, {"one": 50}, "there is no Service gone in"),
+        (f"{HALF}, {GONE}", {"one": 50, "gone": 50}, {"one": 50}, "there is no Service gone in"),
         (
             f"{HALF}, {{name: echo-v2, port: 8, weight: 50}}",
-            {"one": 50},
+            {"one": 50, "echo-v2": 50},
             {"one": 50},
             "Service echo-v2 has no port 8",
         ),
         (
             f"{HALF}, {{name: echo-v2, kind: Bucket, group: x.io, port: 1, weight: 50}}",
-            {"one": 50},
+            {"one": 50, "echo-v2": 50},
             {"one": 50},
             "only kind Service is supported, got Bucket of x.io",
         ),
         (
             f"{HALF}, {{name: echo-v2, namespace: other, port: 7000, weight: 50}}",
-            {"one": 50},
+            {"one": 50, "two": 50},
             {"one": 50},
             "no ReferenceGrant in namespace other allows a TCPRoute of namespace default",
         ),
@@ -252,16 +264,28 @@ TWICE = "{name: echo-v1, port: 7000}, {name: echo-v1, port: 7000}, {name: echo-v
     ],
 )
 def test_backend_that_leads_nowhere_is_what_the_data_plane_makes_of_it(
-    refs: str, istio: Mapping[str, int], envoy_gateway: Mapping[str, int] | None, words: str | None
+    refs: str, meant: Mapping[str, int], reached: Mapping[str, int] | None, words: str | None
 ) -> None:
-    """Said loudly: with Istio its share is reset, with Envoy Gateway the others get it."""
-    for plane, expected, fate in (
-        ("istio", istio, "with Istio its share is reset"),
-        ("envoy-gateway", envoy_gateway or istio, "with Envoy Gateway its share goes to the oth"),
+    """Said loudly: with Istio its share is reset, with Envoy Gateway the others get it.
+
+    What the manifests ask for stays what the verdict is about.
+    """
+    for plane, fate in (
+        ("istio", "with Istio its share is reset"),
+        ("envoy-gateway", "with Envoy Gateway its share goes to the oth"),
     ):
-        found = plan(BACKENDS, gateway(TCP), route(refs), plane=plane)
-        assert shares(found) == [(9000, (), expected)]
+        texts = [BACKENDS, ELSEWHERE, gateway(TCP), route(refs)]
+        found = plan(*texts, plane=plane)
+        assert shares(found) == [(9000, (), meant)]
+        (chain,) = chains(found)
+        as_it_is = replace(chain, destinations=chain.reached(), expected=None)
+        if plane == "envoy-gateway" or words:
+            assert found.route.shares(as_it_is) == (reached or meant)
         assert words is None or warned(found, ["TCPRoute route", "backendRefs[1]", words, fate])
+        told = words is not None or "echo-v1, port: 7000}, {name: echo-v1" in refs
+        causes = [each.cause for each in chain.destinations if each.cause]
+        assert bool(causes) == (told and (words is not None or chain.pooled))
+        assert all(each.startswith("4.yaml:") for each in causes)
 
 
 def test_equal_services_are_said() -> None:
@@ -271,7 +295,8 @@ def test_equal_services_are_said() -> None:
     overlap = "{name: echo-v1, port: 7000}, {name: echo, port: 7000}"
     found = plan(BACKENDS, gateway(TCP), route(overlap), plane="envoy-gateway")
     assert warned(found, ["its weight 1 is for fewer"])
-    assert shares(found) == [(9000, (), {"one": 1, "two": 1})]
+    assert shares(found) == [(9000, (), {"one": 1.5, "two": 0.5})]
+    assert warned(found, ["Service echo selects pods of Service echo-v1 too"])
 
 
 GRANT = """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_texts import TLS, plan
+from manifest_texts import GATEWAY_API, TLS, plan
 
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.split import Verdict
@@ -120,3 +120,18 @@ def test_the_line_explains_why_it_counts_more_than_the_report() -> None:
         "cross-check: the counts agree (a: client 1578, backend 1578, Envoy 1578; "
         "of them after the verdict: 15 that were on their way then, 60 of a second look)"
     )
+
+
+async def test_share_that_the_data_plane_gives_to_others_is_no_pass() -> None:
+    """The verdict is about what the manifests ask for, and its first reason is the known cause."""
+    text = GATEWAY_API.replace("- name: my-bar-service", "- name: gone")
+    route = plan(text, plane="envoy-gateway").route
+    async with open_testbed(route, find_envoy()) as testbed:
+        (_, target) = targets(testbed.route)
+        report, check = await judge(testbed, target, QUICK)
+    assert report.verdict is Verdict.FAIL
+    assert report.expectation.weights == {"one": 80, "gone": 20}
+    reason = str(report).splitlines()[2]
+    assert "  - 1.yaml:" in reason
+    assert "there is no Service gone in namespace default" in reason
+    assert check.agrees

@@ -132,7 +132,7 @@ def _shares(route: Route, chain: Chain | None) -> dict[str, float]:
             replace(each, endpoints=())
             if each.policy.tls and {(one.backend, one.port) for one in each.endpoints} & plain
             else each
-            for each in chain.destinations
+            for each in chain.reached()
         ),
     )
     shares = {name: share for name, share in route.shares(chain).items() if share}

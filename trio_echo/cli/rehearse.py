@@ -256,7 +256,7 @@ class _Command(Events):
         self._say(f"note: {notice}")
 
     def warned(self, warning: Notice) -> None:
-        self._aside.print(f"warning: {warning}", style="open")
+        self._aside.print(f"warning: {warning.placed}", style="open")
         self._output.warn_github(warning.text, warning.file, warning.line)
 
     def up(self, listener: Listener, port: int) -> None:

@@ -190,6 +190,10 @@ class Sample(Protocol):
         """What the counts prove."""
 
     @property
+    def cause(self) -> str:
+        """Why connections do not go as expected, where that is known; else empty."""
+
+    @property
     def examples(self) -> Mapping[Outcome, str]:
         """For each way to fail, what the first such connection met."""
 
@@ -210,6 +214,8 @@ def reasons(report: Sample) -> Iterator[Remark]:
     """Why the verdict is what it is."""
     expectation, counts = report.expectation, report.counts
     total = report.counts.total
+    if report.cause and report.verdict in {Verdict.FAIL, Verdict.UNMEASURED}:
+        yield Remark("cause", None, visible(report.cause))
     if report.verdict is Verdict.FAIL and expectation.shares:
         for name in unexpected(expectation, counts):
             why = "has weight 0" if name in expectation.shares else "was not expected at all"
@@ -406,6 +412,8 @@ def _failures(report: Sample) -> Iterator[Remark]:
             what, cause = _failure_words(report, outcome, count)
             first = said.setdefault(cause, outcome)
             text = f"{what}: {cause if first is outcome else f'as with {first}'}"
+            if report.cause:
+                text = what  # no guess beside what is known
             yield Remark(outcome.value, None, text)
 
 

@@ -193,10 +193,13 @@ class Report:
     Attributes:
         expectation: the split that was to be shown.
         runs: at least one.
+        cause: why connections do not go as expected, where whoever asked knew
+            it before; empty where nobody did.
     """
 
     expectation: Expectation
     runs: tuple[Run, ...]
+    cause: str = ""
 
     @cached_property
     def counts(self) -> Counts:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import msgspec
 
 from trio_echo.rehearsal.documents import Metadata, Strict, listed
+from trio_echo.rehearsal.overlaps import Part
 from trio_echo.rehearsal.route import Destination, Keepalive, Outlier, Policy
 from trio_echo.rehearsal.workloads import ROOT
 
@@ -325,8 +326,8 @@ class DestinationRules:
             if found is None:
                 found = self._subset(subset, self._all(service))
                 if found is not None and not intended:
-                    self._say_hidden(found[0], service, subset, client)
-                    return Destination(name=name, weight=weight, endpoints=())
+                    cause = self._say_hidden(found[0], service, subset, client)
+                    return Destination(name=name, weight=weight, endpoints=(), cause=cause)
             if found is not None:
                 rule, index = found
                 chosen = (rule.spec.subsets or [])[index]
@@ -343,6 +344,29 @@ class DestinationRules:
                 service, port, complain, among=among, subset=subset or ""
             ),
             policy=_policy(levels, top, port.port, meshed=self._has_proxies(chosen_from)),
+        )
+
+    def part(self, destination: Destination, service: Service, subset: str | None) -> Part:
+        """What in the manifests selects the pods of a destination."""
+        found = None if subset is None else self._subset(subset, self._all(service))
+        if found is None:
+            name, path = service.name, "spec.selector"
+            return Part(
+                destination=destination,
+                service=service,
+                name=name,
+                rule="",
+                document=service.document,
+                path=path,
+            )
+        rule, index = found
+        return Part(
+            destination=destination,
+            service=service,
+            name=subset or "",
+            rule=f"DestinationRule {rule.document.name}",
+            document=rule.document,
+            path=f"spec.subsets[{index}].labels",
         )
 
     def _has_proxies(self, workloads: Iterable[Workload]) -> bool:
@@ -434,9 +458,9 @@ class DestinationRules:
             f"there is no subset {subset} of host {service.name} in {where}; subsets found: {found}"
         )
 
-    def _say_hidden(self, rule: _Read, service: Service, subset: str, client: str) -> None:
-        """Say why Istio has no subset that a rule gives."""
-        self._notes.warn(
+    def _say_hidden(self, rule: _Read, service: Service, subset: str, client: str) -> str:
+        """Say why Istio has no subset that a rule gives. Returns it with its place."""
+        return self._notes.warn(
             f"Istio does not look at DestinationRule {rule.document.name}:"
             f" {rule.hidden(client, service)}. There is no subset {subset} of {service.name} then,"
             " and every connection to it fails",

@@ -8,7 +8,7 @@ the connections, Envoy Gateway gives it to the others.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,7 @@ from trio_echo.rehearsal.gateway_api_listeners import (
     check_hostname,
     places,
 )
+from trio_echo.rehearsal.overlaps import warn_of_overlaps
 from trio_echo.rehearsal.route import Chain, Destination, Listener
 from trio_echo.rehearsal.workloads import Service, ServicePort
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.envoy import Plane
+    from trio_echo.rehearsal.overlaps import Part
     from trio_echo.rehearsal.route import Endpoint
 
 __all__ = ["gateway_api_listeners"]
@@ -180,6 +182,9 @@ def _created(document: Document) -> str:
     return str(found or "~")
 
 
+_Destinations: TypeAlias = "tuple[Destination, ...]"
+
+
 class _Attachment:
     """Puts one route at the places that its parents name."""
 
@@ -189,7 +194,7 @@ class _Attachment:
         self._found = found
         self._name = f"{document.kind} {document.name}"
         self._read = document.read(Route)
-        self._destinations: dict[str, tuple[Destination, ...]] = {}
+        self._destinations: dict[str, tuple[_Destinations, _Destinations]] = {}
 
     def attach(self) -> None:
         """Put it there."""
@@ -358,19 +363,22 @@ class _Attachment:
                 names = tuple(name for name in names if name not in taken)
                 if not names:
                     return
-        destinations = self._split(place.plane)
+        destinations, meant = self._split(place.plane)
         if place.plane.pools:
             policy = self._reader.policies.policy(self._document, place.gateway, place.section)
-            destinations = tuple(replace(each, policy=policy) for each in destinations)
+            destinations, meant = (
+                tuple(replace(each, policy=policy) for each in found)
+                for found in (destinations, meant)
+            )
         chain = Chain(
             destinations=destinations,
+            expected=meant if meant != destinations else None,
             sni=names,
             tls=place.tls,
             passthrough=place.tls is None and self._document.kind == "TLSRoute",
             pooled=place.plane.pools,
         )
-        self._say_lost(chain, place.plane)
-        place.chains.append((self._name, chain))
+        place.chains.append((self._name, self._say_lost(chain, place.plane)))
 
     def _names(self, place: Place) -> tuple[str, ...] | None:
         """The server names that the route and a listener have in common.
@@ -391,14 +399,15 @@ class _Attachment:
         ]
         return tuple(dict.fromkeys(common)) or None
 
-    def _split(self, plane: Plane) -> tuple[Destination, ...]:
-        """The destinations with their weights, as a data plane reads them."""
+    def _split(self, plane: Plane) -> tuple[_Destinations, _Destinations]:
+        """The destinations with their weights: as a data plane reads them, and as meant."""
         if plane.name not in self._destinations:
             self._destinations[plane.name] = self._read_destinations(plane)
         return self._destinations[plane.name]
 
-    def _read_destinations(self, plane: Plane) -> tuple[Destination, ...]:
+    def _read_destinations(self, plane: Plane) -> tuple[_Destinations, _Destinations]:
         """The same, read for the first time."""
+        self._parts: list[Part] = []
         refs = list(self._refs())
         if len(self._read.spec.rules) > 1:
             refs = self._choose_rules(refs, plane)
@@ -409,22 +418,36 @@ class _Attachment:
                 "the weights add up to 0: every connection is rejected",
             )
         found: list[Destination] = []
-        problems: list[tuple[str, str]] = []
-        for each in refs:
+        problems: dict[int, str] = {}
+        for index, each in enumerate(refs):
             try:
                 found.append(self._destination(each, plane))
             except _UnusableError as problem:
-                problems.append((each.path, str(problem)))
+                problems[index] = str(problem)
                 name = f"{each.path} of {self._name}"
                 found.append(Destination(name=name, weight=each.ref.weight, endpoints=()))
         if not any(each.endpoints for each in found if each.weight):
-            path, reason = problems[0]
-            raise self._document.error(path, reason)
-        for path, reason in problems:
+            first = min(problems)
+            raise self._document.error(refs[first].path, problems[first])
+        meant = list(found)
+        for index, reason in problems.items():
+            path = refs[index].path
             fate = "its share goes to the others" if plane.pools else "its share is reset"
             text = f"{self._name}: {path}: {reason}; with {plane.title} {fate}"
-            self._reader.notes.warn(text, self._document, path)
-        return tuple(found)
+            cause = self._reader.notes.warn(text, self._document, path)
+            found[index] = replace(found[index], cause=cause)
+            meant[index] = self._meant_by(refs[index], plane)
+        warn_of_overlaps(self._parts, self._reader.workloads, self._reader.notes)
+        return tuple(found), tuple(meant)
+
+    def _meant_by(self, numbered: _Numbered, plane: Plane) -> Destination:
+        """What a reference that leads nowhere would lead to; by its name alone if to nothing."""
+        try:
+            return self._destination(numbered, plane, granted=True)
+        except _UnusableError:
+            ref = numbered.ref
+            name = f"{numbered.path} of {self._name}"
+            return Destination(name=name, weight=ref.weight, endpoints=(), missing=ref.name)
 
     def _choose_rules(self, refs: list[_Numbered], plane: Plane) -> list[_Numbered]:
         """What several rules mean, which have no condition to tell them apart."""
@@ -446,41 +469,50 @@ class _Attachment:
         )
         return refs
 
-    def _destination(self, numbered: _Numbered, plane: Plane) -> Destination:
+    def _destination(
+        self, numbered: _Numbered, plane: Plane, *, granted: bool = False
+    ) -> Destination:
         """One destination.
+
+        Args:
+            numbered: the reference.
+            plane: who reads it.
+            granted: whether it may lead to another namespace, whatever is allowed there.
 
         Raises:
             _UnusableError: it leads nowhere.
         """
         ref = numbered.ref
         if (ref.group, ref.kind) == (ENVOY_GATEWAY_GROUP, "Backend") and plane.pools:
-            return self._backend(ref)
+            return self._backend(ref, granted=granted)
         hostname = (ref.group, ref.kind) == (_ISTIO, "Hostname") and plane is DEFAULT
         if (ref.group, ref.kind) not in _SERVICE and not hostname:
             group = f" of {ref.group}" if ref.group else ""
             raise _UnusableError(f"only kind Service is supported, got {ref.kind}{group}")
         namespace = ref.namespace or self._document.namespace
-        if not hostname:
-            self._check_grant(ref, namespace)
+        self._check_grant(ref, namespace, granted=granted or hostname)
         workloads = self._reader.workloads
         service = workloads.service(ref.name, namespace, _UnusableError)
         port = workloads.port(service, ref.port, _UnusableError)
         if plane.pools:
-            return Destination(
+            found = Destination(
                 name=f"{service.host}:{port.port}",
                 weight=ref.weight,
                 endpoints=workloads.endpoints(service, port, _UnusableError),
             )
-        return self._reader.rules.destination(service, port, None, ref.weight, _UnusableError)
+        else:
+            found = self._reader.rules.destination(service, port, None, ref.weight, _UnusableError)
+        self._parts.append(self._reader.rules.part(found, service, None))
+        return found
 
-    def _backend(self, ref: BackendRef) -> Destination:
+    def _backend(self, ref: BackendRef, *, granted: bool) -> Destination:
         """Envoy Gateway's Backend: a Service by its name, else somebody outside the cluster.
 
         Raises:
             _UnusableError: it leads nowhere.
         """
         namespace = ref.namespace or self._document.namespace
-        self._check_grant(ref, namespace)
+        self._check_grant(ref, namespace, granted=granted)
         for document in self._reader.documents:
             if (document.kind, document.namespace, document.name) == (
                 "Backend",
@@ -516,7 +548,7 @@ class _Attachment:
             endpoints=tuple(dict.fromkeys(endpoints)),
         )
 
-    def _check_grant(self, ref: BackendRef, namespace: str) -> None:
+    def _check_grant(self, ref: BackendRef, namespace: str, *, granted: bool) -> None:
         """Complain about a reference to another namespace that nobody there allows.
 
         Raises:
@@ -524,24 +556,28 @@ class _Attachment:
         """
         kind, own = self._document.kind, self._document.namespace
         to = ("" if ref.group == "core" else ref.group, ref.kind, ref.name)
-        if not self._reader.grants.allow(kind, own, to, namespace):
+        if not (granted or self._reader.grants.allow(kind, own, to, namespace)):
             raise _UnusableError(
                 f"no ReferenceGrant in namespace {namespace} allows a {kind} of namespace {own}"
                 f" to refer to {ref.kind} {ref.name}"
             )
 
-    def _say_lost(self, chain: Chain, plane: Plane) -> None:
+    def _say_lost(self, chain: Chain, plane: Plane) -> Chain:
         """Say which references count for less, since an earlier one has their endpoints."""
         refs = list(self._refs())
-        for each, before, after in zip(refs, chain.destinations, chain.reached(), strict=False):
+        found = list(chain.destinations)
+        pairs = zip(refs, chain.destinations, chain.reached(), strict=False)
+        for index, (each, before, after) in enumerate(pairs):
             if len(after.endpoints) < len(before.endpoints):
-                self._reader.notes.warn(
+                cause = self._reader.notes.warn(
                     f"{self._name}: {each.path} leads to endpoints of an earlier reference:"
                     f" {plane.title} keeps them once, at the first, so its weight"
                     f" {before.weight} is {'lost' if not after.endpoints else 'for fewer'}",
                     self._document,
                     each.path,
                 )
+                found[index] = replace(before, cause=cause)
+        return replace(chain, destinations=tuple(found))
 
 
 def _under(name: str, pattern: str) -> bool:

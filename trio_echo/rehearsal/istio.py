@@ -7,7 +7,7 @@ hides. The chain of such a route has ``expected`` beside its destinations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ import msgspec
 
 from trio_echo.rehearsal.destination_rules import GATEWAYS, complete, exported
 from trio_echo.rehearsal.documents import Metadata, Strict, listed
+from trio_echo.rehearsal.overlaps import warn_of_overlaps
 from trio_echo.rehearsal.route import (
     BUILT_IN_PORT,
     Chain,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from trio_echo.rehearsal.destination_rules import DestinationRules
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.notes import Notes
+    from trio_echo.rehearsal.overlaps import Part
     from trio_echo.rehearsal.workloads import Note, Service, Workloads
 
 __all__ = ["is_web", "istio_listeners"]
@@ -232,6 +234,7 @@ class _Place:
         chains: what rules have routed so far, which servers of one port share.
         routed_by: the document whose rules those are.
         owned: whether the port is this server's own.
+        unused: why Istio takes no rule for it, where that was said.
     """
 
     name: str
@@ -247,6 +250,7 @@ class _Place:
     chains: list[Chain] = field(default_factory=list)
     routed_by: Document | None = None
     owned: bool = True
+    unused: str = ""
 
 
 def is_web(document: Document) -> bool:
@@ -586,9 +590,10 @@ class _VirtualServiceReader:
         plain = self.rules.destination(
             service, port, None, _ALL, complain, client=self.document.namespace
         )
+        plain = replace(plain, cause=place.unused)
         if port.speaks == "http":
             # A proxy for HTTP answers 400 to anything else.
-            plain = Destination(name=plain.name, weight=_ALL, endpoints=())
+            plain = replace(plain, endpoints=())
         if not place.chains:
             place.routed_by = self.document
             place.chains.append(Chain(destinations=(plain,), expected=expected))
@@ -605,6 +610,7 @@ class _VirtualServiceReader:
             raise self.document.error(f"{rule}.route", f"the weights add up to {sum(weights)}")
         found: list[Destination] = []
         meant: list[Destination] = []
+        parts: list[Part] = []
         for index, (each, weight) in enumerate(zip(route, weights, strict=True)):
             path = f"{rule}.route[{index}].destination"
             to, namespace = each.destination, self.document.namespace
@@ -616,14 +622,16 @@ class _VirtualServiceReader:
                 service, port, to.subset, weight, at, client=client, intended=True
             )
             meant.append(whole)
+            parts.append(self.rules.part(whole, service, to.subset))
             if reason := self._unreachable(service, to.host, client):
                 text = f"{self._name}, {path}.host: {reason}: each connection to it fails"
-                self.notes.warn(text, self.document, f"{path}.host")
-                found.append(Destination(name=whole.name, weight=weight, endpoints=()))
+                cause = self.notes.warn(text, self.document, f"{path}.host")
+                found.append(Destination(name=whole.name, weight=weight, endpoints=(), cause=cause))
             else:
                 found.append(
                     self.rules.destination(service, port, to.subset, weight, at, client=client)
                 )
+        warn_of_overlaps(parts, self.workloads, self.notes)
         return tuple(found), tuple(meant)
 
     def _unreachable(self, service: Service, host: str, client: str) -> str:
@@ -706,8 +714,9 @@ class _VirtualServiceReader:
         known = {(place.service[0].host, place.port) for place in self.places if place.service}
         for service in self._services():
             completed = service.host in self.hosts or any("*" in each for each in self.hosts)
+            unused = ""
             if not completed:
-                self.notes.warn(
+                unused = self.notes.warn(
                     f"Istio completes only names without a dot: the hosts of {self._name} are no"
                     f" Service to it, and its rules do not count in the mesh; write {service.host}",
                     self.document,
@@ -716,6 +725,7 @@ class _VirtualServiceReader:
             for port in service.ports or self._assumed_ports(spec):
                 if (service.host, port.port) not in known:
                     place = self._mesh_place(service, port, completed=completed)
+                    place.unused = unused
                     self.places.append(place)
                     if completed and (spec.tcp or service.headless):
                         self._say_unused(place)
@@ -749,7 +759,8 @@ class _VirtualServiceReader:
             why = "it is headless, so that clients get the pods' own addresses"
         else:
             return
-        self.notes.warn(f"{place.name}: {why}: Istio takes no tcp rule for it", self.document)
+        text = f"{place.name}: {why}: Istio takes no tcp rule for it"
+        place.unused = self.notes.warn(text, self.document)
 
     def _gateway(self, name: str) -> tuple[str, str]:
         """A Gateway's namespace and name."""

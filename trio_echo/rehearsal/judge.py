@@ -144,6 +144,8 @@ async def judge(
 
     Where they disagree, somebody's count is wrong, and the verdict may be: the
     report then says that nothing could be measured, in words and in each file.
+    Where it is known why connections cannot go as the manifests mean, the
+    report has that as its cause.
 
     Args:
         testbed: what is up.
@@ -177,7 +179,8 @@ async def judge(
         check = await _settled(testbed, beside, report, before)
     if not (check.agrees or report.interrupted):
         report = report.unmeasured(_DISAGREE)
-    return report, check
+    causes = dict.fromkeys(each.cause for each in target.chain.destinations if each.weight)
+    return replace(report, cause="; ".join(filter(None, causes))), check
 
 
 async def _settled(

@@ -31,9 +31,10 @@ class Notes:
         """Anything else, as it is, perhaps about a document."""
         self._said.append(document.notice(text) if document else Notice(text))
 
-    def warn(self, text: str, document: Document, path: str = "") -> None:
-        """What the data plane does in silence, and nobody means."""
+    def warn(self, text: str, document: Document, path: str = "") -> str:
+        """What the data plane does in silence, and nobody means. Returns it with its place."""
         self.warnings.append(document.notice(text, path))
+        return self.warnings[-1].placed
 
     def unknown(self, document: Document) -> None:
         """A document of a kind that is not rehearsed."""

@@ -134,6 +134,7 @@ def make_plan(documents: Sequence[Document], parse: ParseServe, plane: Plane | N
         raise NoRouteError(_nothing_routed(documents, notes.warnings))
     _warn_of_deciding(documents, notes)
     rules.say_unused()
+    _say_unreached(listeners, workloads, notes)
     route = _with_backends(listeners, workloads, notes)
     notices = (*notes.all(), *map(Notice, (*_alike(route), *_certificates(route))))
     steps = None if workloads.steps is None else tuple(workloads.steps)
@@ -284,6 +285,20 @@ def _with_backends(listeners: Sequence[Listener], workloads: Workloads, notes: N
 _BY_TLS = " by TLS"
 
 
+def _say_unreached(listeners: Sequence[Listener], workloads: Workloads, notes: Notes) -> None:
+    """Say which workloads no route leads to, though one leads to their Service."""
+    reached = {name for name, _ in _reached(listeners, lambda *_: True)}
+    for service in workloads.services:
+        for each in workloads.behind(service) if service in workloads.routed else ():
+            known = each.name in reached or each in workloads.missed or each.role
+            if not known and each.document is not None:
+                notes.say(
+                    f"{each.kind} {each.short} is behind Service {service.name}, and no route"
+                    " leads to it",
+                    each.document,
+                )
+
+
 def _reached(
     listeners: Sequence[Listener], by: Callable[[Chain, Destination], bool]
 ) -> set[tuple[str, int]]:
@@ -301,7 +316,7 @@ def _reached(
 def _nothing_routed(documents: Iterable[Document], warnings: Sequence[Notice]) -> str:
     """What to say when no route was found."""
     if warnings:
-        return f"no route is left: {'; '.join(map(str, warnings))}"
+        return f"no route is left: {'; '.join(each.placed for each in warnings)}"
     documents = list(documents)
     web = [each for each in documents if each.kind == "HTTPRoute" or is_web(each)]
     if web:

@@ -154,12 +154,17 @@ class Destination:
         weight: its part, relative to the other destinations of its chain.
         endpoints: none where nothing can be reached by it.
         policy: how connections are made and kept.
+        missing: what the manifests call it, where nothing that runs can answer.
+        cause: why connections do not get there as the manifests mean, where
+            that is known; for the reasons of a verdict.
     """
 
     name: str
     weight: int
     endpoints: tuple[Endpoint, ...]
     policy: Policy = field(default_factory=Policy)
+    missing: str = ""
+    cause: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,20 +284,22 @@ class Route:
         return {backend.name: backend.config.prefix for backend in self.backends}
 
     def shares(self, chain: Chain) -> dict[str, float]:
-        """The weight that each prefix should get of the chain's connections.
+        """The weight that the manifests give each prefix of the chain's connections.
 
         A destination's weight is spread evenly over its endpoints, and a
         prefix gets what its endpoints get. Whole numbers stay as the manifest
-        wrote them.
+        wrote them. What the data plane makes of them is `Chain.reached`.
         """
         prefixes = self.prefixes()
         total: Counter[str] = Counter()
         exact: dict[str, Fraction] = {}
-        for destination in chain.expected or chain.reached():
+        for destination in chain.expected or chain.destinations:
             total.clear()
             total.update(prefixes[endpoint.backend] for endpoint in destination.endpoints)
+            if destination.missing:
+                total[destination.missing] = 1
             for prefix, count in total.items():
-                part = Fraction(destination.weight * count, len(destination.endpoints))
+                part = Fraction(destination.weight * count, total.total())
                 exact[prefix] = exact.get(prefix, Fraction()) + part
         return {prefix: float(share) for prefix, share in exact.items()}
 
@@ -314,6 +321,11 @@ class Notice:
     def __str__(self) -> str:
         """What is said."""
         return self.text
+
+    @property
+    def placed(self) -> str:
+        """What is said, with file and line in front where they are known."""
+        return f"{self.file}:{self.line}: {self.text}" if self.line else self.text
 
 
 @dataclass(frozen=True, slots=True)

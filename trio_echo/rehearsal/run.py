@@ -136,7 +136,7 @@ class Result:
     def __str__(self) -> str:
         """All reports in words, then what became of open connections."""
         parts = [*map(str, self.reports), *([str(self.walk)] if self.walk else [])]
-        return "\n".join([*parts, *(f"warning: {each}" for each in self.warnings)])
+        return "\n".join([*parts, *(f"warning: {each.placed}" for each in self.warnings)])
 
 
 def read_plan(

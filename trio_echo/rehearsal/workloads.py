@@ -159,6 +159,8 @@ class Workloads:
         services: all Services, those of ServiceEntries included.
         steps: the weights of the canary that a Rollout among the documents goes
             through; None without one.
+        routed: the Services that routes lead to.
+        missed: workloads of which it was said that they get no connection.
     """
 
     def __init__(
@@ -168,6 +170,8 @@ class Workloads:
         self.services = list(services)
         self._bare = not services
         self.steps = steps
+        self.routed: set[Service] = set()
+        self.missed: set[Workload] = set()
         self._ports: dict[Workload, set[int]] = {}
         self._named: dict[Workload, str] = {}
 
@@ -314,6 +318,7 @@ class Workloads:
         Raises:
             ManifestError: there is no pod, or none of its ports is meant.
         """
+        self.routed.add(service)
         chosen = self.behind(service) if among is None else list(among)
         if not chosen and (made := self.stand_in(service, subset)) is not None:
             chosen = [made]
