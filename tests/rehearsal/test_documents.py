@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_texts import ISTIO, deployment, notices, plan
+from manifest_texts import ISTIO, SERVICE, deployment, notices, plan
 
 from trio_echo.errors import ManifestError
 from trio_echo.rehearsal.documents import MOST_BYTES, Document, Strict, listed, parse
@@ -248,6 +248,8 @@ def test_what_the_cluster_adds_is_not_noticed() -> None:
     """Documents as ``kubectl get -o yaml`` prints them."""
     found = plan(ISTIO.replace("name: tcp-echo-v1\n", "name: tcp-echo-v1\n  uid: x\n", 1))
     assert found.notices == plan(ISTIO).notices
+    status = SERVICE.strip() + "\nstatus: {loadBalancer: {}}"
+    assert not notices(plan(ISTIO.replace(SERVICE.strip(), status)), ["status"])
 
 
 def test_list_is_opened() -> None:

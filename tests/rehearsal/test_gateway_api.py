@@ -63,7 +63,7 @@ def test_fields_that_decide_nothing_here_are_noticed() -> None:
     texts = [gateway(WEB, more=ALLOWED), LISTENER_SET, route(BOTH, AT_SET)]
     for kind, text in zip(("Gateway", "ListenerSet", "TCPRoute"), texts, strict=True):
         others = [each for each in texts if each is not text]
-        assert notices(plan(BACKENDS, *others, f"{text}status: {{}}\n"), [kind, "status"])
+        assert notices(plan(BACKENDS, *others, f"{text}extra: {{}}\n"), [kind, "extra"])
 
 
 def test_route_attaches_to_every_listener_that_takes_it() -> None:
@@ -676,7 +676,7 @@ apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: outside}
 spec: {hosts: [example.com, other.com], ports: [{number: 443, name: tcp, protocol: TCP}]}
-status: {}
+extra: {}
 """
 
 
@@ -686,7 +686,7 @@ def test_hosts_outside_the_cluster() -> None:
     parent = "{group: networking.istio.io, kind: ServiceEntry, name: outside}"
     found = plan(BACKENDS, ENTRY, route(outside, parent))
     assert shares(found) == [(443, (), {"example.com": 1})] * 2
-    assert notices(found, ["ServiceEntry outside", "status"])
+    assert notices(found, ["ServiceEntry outside", "extra"])
     with pytest.raises(ManifestError, match="got Hostname of networking"):
         plan(BACKENDS, ENTRY, gateway(TCP), route(outside), plane="envoy-gateway")
 
@@ -719,7 +719,7 @@ kind: VirtualService
 metadata: {name: web}
 spec: {hosts: [web], http: []}
 """
-    words = "no route for TCP or TLS found: HTTPRoute route, VirtualService web route HTTP only"
+    words = "only TCP and TLS are rehearsed, not HTTP: HTTPRoute route, VirtualService web"
     with pytest.raises(ManifestError, match=words):
         plan(BACKENDS, web, own)
 

@@ -508,3 +508,27 @@ spec:
     found = plan(*demonstration, routes)
     assert shares(found) == [(31400, (), {"one": 80, "two": 20})]
     assert notices(found, ["extensions/v1beta1, where clusters serve apps/v1 now"])
+
+
+@pytest.mark.parametrize("with_replica_sets", [True, False])
+def test_what_the_cluster_made_is_not_taken_twice(*, with_replica_sets: bool) -> None:
+    """``kubectl get`` prints a Deployment, its ReplicaSet, and the pods of that."""
+    made: list[str] = []
+    for version in ("v1", "v2"):
+        name, labels = f"tcp-echo-{version}", f"labels: {{app: tcp-echo, version: {version}}}"
+        spec = "spec: {containers: [{name: tcp-echo, image: redis}]}"
+        owner = "ownerReferences: [{kind: %s, name: %s}]"
+        if with_replica_sets:
+            made.append(
+                f"apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: {name}-0a,"
+                f" {owner % ('Deployment', name)}}}\nstatus: {{}}\n"
+                f"spec: {{template: {{metadata: {{{labels}}}, {spec}}}}}"
+            )
+        made.append(
+            f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}-0a-1, {labels},"
+            f" {owner % ('ReplicaSet', f'{name}-0a')}}}\n{spec}"
+        )
+    found = plan(f"{ISTIO}\n---\n" + "\n---\n".join(made))
+    assert found.route == plan(ISTIO).route
+    alone = plan(SERVICE, made[-1], GATEWAY, RULE, ALL_V1.replace("subset: v1", "subset: v2"))
+    assert shares(alone) == [(31400, (), {"v2": 100})]

@@ -569,7 +569,7 @@ def _unread(raw: Any, value: Any, path: str) -> Iterator[str]:
         known = _fields(type(value))
         for key, inner in raw.items():
             where = f"{path}.{key}".lstrip(".")
-            if key in value.ignored:
+            if key in value.ignored or where == "status":
                 continue
             if key not in known or known[key] in value.noted:
                 yield where

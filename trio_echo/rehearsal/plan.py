@@ -321,7 +321,7 @@ def _nothing_routed(documents: Iterable[Document], warnings: Sequence[Notice]) -
     web = [each for each in documents if each.kind == "HTTPRoute" or is_web(each)]
     if web:
         names = listed([f"{each.kind} {each.name}" for each in web])
-        return f"no route for TCP or TLS found: {names} route HTTP only, which is not rehearsed"
+        return f"no route for TCP or TLS found; only TCP and TLS are rehearsed, not HTTP: {names}"
     found = listed([f"{each.kind} {each.name}".strip() for each in documents])
     found = "nothing" if found == "none" else found
     return (

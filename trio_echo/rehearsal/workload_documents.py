@@ -263,6 +263,8 @@ def read_workloads(documents: Iterable[Document], parse: ParseServe, note: Note)
     """
     reader = _Reader(parse, note)
     documents = list(documents)
+    owners = {(each.kind, each.namespace, each.name) for each in documents}
+    documents = [each for each in documents if not _owners(each) & owners]
     rollouts = [each for each in documents if each.kind == "Rollout"]
     for document in documents:
         if document.kind == "Service":
@@ -274,6 +276,25 @@ def read_workloads(documents: Iterable[Document], parse: ParseServe, note: Note)
     for document in rollouts:
         reader.rollout(document)
     return Workloads(reader.workloads, reader.services, reader.steps)
+
+
+def _owners(document: Document) -> set[tuple[str, str, str]]:
+    """What a cluster made an object for, by kind, namespace and name.
+
+    A Deployment owns its pods by a ReplicaSet, which has the name of the
+    Deployment and a hash.
+    """
+    metadata = document.content.get("metadata")
+    given = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    found: set[tuple[str, str, str]] = set()
+    for each in given if isinstance(given, list) else ():
+        if isinstance(each, dict):
+            kind, name = str(each.get("kind")), str(each.get("name"))
+            found.add((kind, document.namespace, name))
+            if kind == "ReplicaSet":
+                owner = name.rpartition("-")[0]
+                found |= {(kind, document.namespace, owner) for kind in ("Deployment", "Rollout")}
+    return found
 
 
 class _Reader:
