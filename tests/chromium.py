@@ -68,6 +68,16 @@ class Tab:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self._ask("Emulation.setEmulatedMedia", features=features)
 
+    async def narrow(self, width: int) -> None:
+        """Be so many pixels wide."""
+        await self._ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+
     async def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
         self._number += 1

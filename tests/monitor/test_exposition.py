@@ -121,7 +121,7 @@ async def test_the_pages_come_with_their_types_and_policy() -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 async def test_a_real_browser_shows_the_move_without_a_reload(tmp_path: Path) -> None:
-    """Its document follows; it asks nobody else for anything; it has a dark side."""
+    """Its document follows; it asks nobody else for anything; it is dark, or narrow, on demand."""
     watching: list[Watch] = []
     choose = drawing(TWO, seed=1)
 
@@ -146,10 +146,17 @@ async def test_a_real_browser_shows_the_move_without_a_reload(tmp_path: Path) ->
                 shades = [await tab.evaluate(ground)]
                 await tab.prefer("dark")
                 shades.append(await tab.evaluate(ground))
+                await tab.narrow(390)
+                page = "document.documentElement"
+                fits = await tab.evaluate(f"{page}.scrollWidth <= {page}.clientWidth")
+                cell = "document.querySelector('tbody td').getBoundingClientRect()"
+                lines = await tab.evaluate(f"{cell}.height / {cell}.width")
                 bold = await tab.evaluate("document.querySelectorAll('b').length")
         nursery.cancel_scope.cancel()
     assert "<b>three</b>" in text
     assert bold == 0
+    assert fits
+    assert lines < 0.5
     assert shades == ["rgb(255, 255, 255)", "rgb(13, 17, 23)"]
     asked = {url for url in tab.requests if not url.startswith("data:")}
     assert {f"{address}/", f"{address}/live"} <= asked

@@ -83,6 +83,7 @@ def test_the_picture_shows_the_move() -> None:
     classes = [element.get("class") for element in root.iter()]
     assert "c0 faint" in classes
     assert "fail firm" in classes
+    assert any("red area: failed part" in str(text) for text in texts)
     assert "line s-fail" in classes
     assert "line s-c1" in classes
 
@@ -125,7 +126,7 @@ def test_what_backends_call_themselves_is_escaped(names: list[str]) -> None:
     ET.fromstring(to_svg(record))  # noqa: S314 - made here
     allowed = {"h1", "dl", "dt", "dd", "svg", "title", "desc", "style", "rect", "text", "line"}
     allowed |= {"circle", "path", "table", "thead", "tbody", "tr", "th", "td", "h2", "ul", "li"}
-    allowed |= {"time"}
+    allowed |= {"time", "div"}
     elements = Elements(fragment(record)).found
     assert {tag for tag, _ in elements} <= allowed
     assert not any(name.startswith("on") for _, attributes in elements for name in attributes)

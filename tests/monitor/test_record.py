@@ -215,6 +215,16 @@ def test_a_lasting_part_that_ends_is_told_and_judged_no_more() -> None:
     assert record.verdict is Verdict.PASS
 
 
+def test_a_lasting_part_begins_after_single_failures() -> None:
+    """Those that failed now and then for hours before are not counted with it."""
+    single: list[Result | str] = [RESET, *["one"] * 99] * 30
+    _, events = fed([*single, *halved(30)], ONE)
+    assert [event.kind for event in events] == ["failed", "failing"]
+    since = datetime.fromisoformat(events[1].data["since"])
+    assert timedelta(seconds=0) < events[1].at - since < timedelta(seconds=60)
+    assert events[1].data["connections"] <= WINDOW
+
+
 @given(at=st.integers(0, 100), failed=st.integers(1, 49))
 def test_a_restart_is_no_lasting_part(at: int, failed: int) -> None:
     """All connections of less than ten seconds may fail."""

@@ -90,8 +90,8 @@ def _legend(canvas: Canvas, shares: Iterable[Share], y: float) -> float:
     canvas.text(
         _RIGHT,
         y + 20,
-        f"line: share of the last {WINDOW} connections · band: margin · upright: change · "
-        "tick: held connection lost",
+        f"line: share of the last {WINDOW} connections · band: margin · red area: failed part · "
+        "upright: change · tick: held connection lost",
         "small muted",
         "end",
     )
@@ -200,10 +200,10 @@ def fragment(record: Record) -> str:
     ]
     said = "".join(f"<dt>{escape(name)}<dd>{escape(value)}" for name, value in facts)
     return (
-        f"<h1>{escape(record.headline)}</h1>{to_svg(record)}<dl>{said}</dl>"
-        "<table><thead><tr><th>backend<th>expected"
+        f"<h1>{escape(record.headline)}</h1><div class=wide>{to_svg(record)}</div><dl>{said}</dl>"
+        "<div class=wide><table><thead><tr><th>backend<th>expected"
         f"<th>share of the last {record.window}<th>true share<th>answers</thead>"
-        f"<tbody>{shares}</tbody></table>"
+        f"<tbody>{shares}</tbody></table></div>"
         f"<h2>Events</h2><ul>{events or '<li>none so far'}</ul>"
     )
 
@@ -246,15 +246,21 @@ _STYLE = """
 body { font: 15px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; margin: 1.5rem auto;
   max-width: 60rem; padding: 0 1rem; background: #fff; color: #1f2328; }
 h1 { position: absolute; clip-path: inset(50%); } h2 { font-size: 1.05rem; }
-svg { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
-dt { color: #59636e; } dd { margin: 0; }
-table { border-collapse: collapse; } th, td { text-align: right; padding: .25rem .75rem; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
+dt { color: #59636e; } dd { margin: 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; }
+th, td { text-align: right; padding: .25rem .75rem; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 8em;
+  overflow-wrap: anywhere; }
 tbody tr { border-top: 1px solid #d8dee4; }
 td.out { color: #cf222e; font-weight: 600; }
 li { margin: .3rem 0; overflow-wrap: anywhere; } time { color: #59636e; }
 li.change { font-weight: 600; } #state { color: #cf222e; }
+@media (max-width: 40rem) {
+  h1 { position: static; clip-path: none; font-size: 1.2rem; overflow-wrap: anywhere; }
+  svg { max-width: none; width: 40rem; }
+}
 @media (prefers-color-scheme: dark) {
   body { background: #0d1117; color: #e6edf3; } dt, time { color: #9198a1; }
   tbody tr { border-color: #2b313a; } td.out, #state { color: #f85149; }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -220,7 +220,7 @@ class Record:
         self.detector = Detector(expectation)
         self._tell = tell
         self._clock = clock
-        self._window: deque[tuple[str | None, Outcome]] = deque()
+        self._window: deque[tuple[str | None, Outcome, float]] = deque()
         self._in_window = Counts()
         self._stride = 1
         self._samples = 0
@@ -283,9 +283,9 @@ class Record:
             counts.outcomes[result.outcome] += 1
             if name is not None:
                 counts.answers[name] += 1
-        self._window.append((name, result.outcome))
+        self._window.append((name, result.outcome, elapsed))
         if len(self._window) > WINDOW:
-            gone, outcome = self._window.popleft()
+            gone, outcome, _ = self._window.popleft()
             self._in_window.outcomes[outcome] -= 1
             if gone is not None:
                 self._in_window.answers[gone] -= 1
@@ -483,6 +483,8 @@ class Record:
         if series.said is None:
             if failed >= _MANY and lasted >= _LASTING and self.failed >= margin:
                 self.outages += 1
+                if failed < margin * series.outcomes.total():
+                    series = self._series = self._series_in_window(elapsed)
                 self._say_failing(series, elapsed)
             elif elapsed - series.last >= _QUIET and series.calm >= _CALM:
                 text = (
@@ -503,6 +505,15 @@ class Record:
             if self.events[-1].kind == "failing":
                 self.events.pop()  # told, but not kept: the next one says more
             self._say_failing(series, elapsed)
+
+    def _series_in_window(self, elapsed: float) -> _Series:
+        """A series of the window alone, as what came before was a failure now and then."""
+        first = next(then for _, outcome, then in self._window if outcome is not Outcome.OK)
+        series = _Series(self._clock() - timedelta(seconds=elapsed - first), first)
+        for _, outcome, then in self._window:
+            if then >= first:
+                series.take(outcome, then)
+        return series
 
     def _say_failing(self, series: _Series, elapsed: float) -> None:
         """Tell how many connections fail."""
