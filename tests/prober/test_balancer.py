@@ -123,7 +123,7 @@ CASES = {
         balancer=Balancer(choose=weighted({"one": 1, "two": 1}, 2)),
         verdict=Verdict.FAIL,
         says=(*SHARES, "even"),
-        words=("of 17 (true share", "the counts fit equal weights: are the weights in force?"),
+        words=("of 17, expected", "the counts fit equal weights: are the weights in force?"),
     ),
     "all to one": lambda: Case(
         balancer=Balancer(choose=weighted({"one": 1}, 1)),

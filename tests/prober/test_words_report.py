@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from reports import drawn, made, summed
 from trio_echo.prober.counts import Counts, Outcome
 from trio_echo.prober.document import from_json, merge, to_json
 from trio_echo.prober.latency import Histogram
-from trio_echo.prober.remarks import reasons
+from trio_echo.prober.remarks import findings, reasons
 from trio_echo.prober.split import Expectation, Verdict, off, silent, unexpected
 from trio_echo.prober.words import basis, headline
 
@@ -187,7 +188,7 @@ def test_a_report_is_its_words_wherever_it_is_shown() -> None:
     report = made(["two"] * 60, expect=EIGHTY_TWENTY)
     assert repr(report).startswith(
         "FAIL: 127.0.0.1:9000 (echo.test) does not split as expected: one 80 %, two 20 %; "
-        "one has 0.0 % of 10 (true share 0.0 to 79.2 %), expected 80 %: off by 0.83 points or more"
+        "one has 0.0 % of 10, expected 80 %: the true share is 0.0 to 79.2 %"
     )
     assert len(repr(report)) <= 240
     assert repr(made(["one"])) == "MEASURED: 127.0.0.1:9000 (echo.test)"
@@ -202,8 +203,9 @@ def test_a_report_is_its_words_wherever_it_is_shown() -> None:
             {},
             "share",
             (
-                "expected 80 %: off by 0.033 points or more, but inside the margin of 5 points: "
-                "if the balancer rounds shares, accept it with --tolerance"
+                "one has 77.0 % of 3750, expected 80 %: the true share is 73.9 to 79.97 %, "
+                "which is inside the margin of 5 points: if the balancer rounds shares, "
+                "accept it with --tolerance"
             ),
         ),
         (
@@ -211,10 +213,7 @@ def test_a_report_is_its_words_wherever_it_is_shown() -> None:
             {},
             {},
             "share",
-            (
-                "one has 50.0 % of 100 (true share 28.9 to 71.1 %), expected 80 %: "
-                "off by 8.9 points or more"
-            ),
+            ("one has 50.0 % of 100, expected 80 %: the true share is 28.9 to 71.1 %"),
         ),
         (
             {"one": 240, "two": 60},
@@ -260,6 +259,45 @@ def test_what_would_bring_a_verdict(
     report = summed(counted(answers, failures), Expectation(EIGHTY_TWENTY, **asked))
     texts = [remark.text for remark in reasons(report) if remark.code == code]
     assert any(words in text for text in texts), texts
+
+
+@given(
+    total=st.integers(1, 5000),
+    part=st.floats(0, 1),
+    weight=st.integers(0, 100),
+    tolerance=st.sampled_from([0.0, 0.001]),
+)
+def test_an_expected_share_is_seen_to_lie_outside(
+    total: int, part: float, weight: int, tolerance: float
+) -> None:
+    """However near it is, the interval in words does not hold what is accepted."""
+    ones = int(total * part)
+    expectation = Expectation({"one": weight, "two": 100 - weight}, tolerance=tolerance)
+    report = summed(counted({"one": ones, "two": total - ones}, {}), expectation)
+    for remark in reasons(report):
+        if remark.code == "share" and remark.backend is not None:
+            found = re.search(r"the true share is ([\d.]+) to ([\d.]+) %", remark.text)
+            assert found is not None
+            expected = 100 * expectation.shares[remark.backend]
+            low, high = float(found[1]), float(found[2])
+            assert low > expected + 100 * tolerance or high < expected - 100 * tolerance
+
+
+def test_a_tolerance_is_said_with_the_expected_share() -> None:
+    """What the interval lies outside of."""
+    expectation = Expectation(EIGHTY_TWENTY, tolerance=0.03)
+    first, _ = reasons(summed(counted({"one": 600, "two": 400}, {}), expectation))
+    assert first.text == (
+        "one has 60.0 % of 1000, expected 80 % (tolerance 3 points): "
+        "the true share is 52.9 to 66.8 %"
+    )
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, False), (14, False), (15, True)])
+def test_few_connections_show_no_pattern(count: int, said: bool) -> None:
+    """That all went to one is nothing to guess from where all is one."""
+    report = summed(counted({"two": count}, {}), Expectation({"one": 1}))
+    assert ("all-to-one" in [each.code for each in findings(report)]) is said
 
 
 def test_tolerance_passes_what_a_balancer_rounds() -> None:

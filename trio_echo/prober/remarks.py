@@ -147,6 +147,9 @@ _FEW = 5
 _SIGMAS = 4.0
 """Standard deviations within which two shares may be the same."""
 
+_SAMPLE = 15
+"""Connections from which on a sample shows a pattern."""
+
 _ENOUGH = 10
 """Connections one at a time from which on they show what becomes of all."""
 
@@ -363,25 +366,37 @@ def _share_words(report: Sample, name: str) -> str:
     expectation, counts = report.expectation, report.counts
     share = percent(counts.answers[name] / max(1, counts.total))
     return (
-        f"{shown_name(name)} has {share} of {counts.total} "
-        f"(true share {span(interval(expectation, counts, name))}), "
-        f"expected {exact(expectation.shares[name])}"
+        f"{shown_name(name)} has {share} of {counts.total}, expected {_expected(expectation, name)}"
     )
 
 
+def _expected(expectation: Expectation, name: str) -> str:
+    """An expected share, and how far from it is accepted."""
+    words = exact(expectation.shares[name])
+    if expectation.tolerance:
+        words += f" (tolerance {in_points(expectation.tolerance)})"
+    return words
+
+
 def _off_words(report: Sample, name: str) -> str:
-    """The same for a share that is off: by how much at least, and whether the margin holds it."""
-    expectation = report.expectation
+    """The same for a share that is off: where it lies, and whether the margin holds it."""
+    expectation, tolerance = report.expectation, report.expectation.tolerance
     share = expectation.shares[name]
     low, high = interval(expectation, report.counts, name)
-    least = max(low - share, share - high)
-    words = f"{_share_words(report, name)}: off by {in_points(least)} or more"
+    lies = f"{_beside(low, share + tolerance)} to {_beside(high, share - tolerance)} %"
+    words = f"{_share_words(report, name)}: the true share is {lies}"
     if abs(report.counts.answers[name] / report.counts.total - share) < expectation.margin:
         words += (
-            f", but inside the margin of {in_points(expectation.margin)}: "
+            f", which is inside the margin of {in_points(expectation.margin)}: "
             "if the balancer rounds shares, accept it with --tolerance"
         )
     return words
+
+
+def _beside(end: float, edge: float) -> str:
+    """An end of an interval in percent, with digits enough to be another than an edge."""
+    texts = [[f"{100 * value:.{digits}f}" for value in (end, edge)] for digits in range(1, 8)]
+    return next((found for found, other in texts if found != other), texts[-1][0])
 
 
 def _undecided(report: Sample) -> Iterator[Remark]:
@@ -390,7 +405,8 @@ def _undecided(report: Sample) -> Iterator[Remark]:
     if judge(expectation, counts) is not Verdict.INCONCLUSIVE:
         return  # the counts are decided; a finding or a notice says what speaks against them
     for name in expectation.shares:
-        yield Remark("undecided", name, _share_words(report, name))
+        true = span(interval(expectation, counts, name))
+        yield Remark("undecided", name, f"{_share_words(report, name)}: the true share is {true}")
     enough = would_decide(expectation, counts)
     if enough is not None:
         text = f"about {_round_up(enough)} connections with these shares would decide it"
@@ -564,7 +580,7 @@ def _who_answered(report: Sample, *, turns: bool) -> Iterator[Remark]:
     outside = off(expectation, counts)
     answered = [name for name, count in counts.answers.items() if count]
     missing = silent(expectation, counts)
-    if len(answered) == 1 and missing and outside:
+    if len(answered) == 1 and missing and outside and counts.total >= _SAMPLE:
         who = "it is" if len(missing) == 1 else "they are"
         text = (
             f"all {counts.answers[answered[0]]} to {shown_name(answered[0])}, none to "
