@@ -276,6 +276,16 @@ async def test_a_webhook_of_flagger() -> None:
         assert found.body.startswith("metadata: must hold target and expect as text, got null")
 
 
+@pytest.mark.parametrize("before", ["", "x", "xx"])
+async def test_a_long_answer_to_flagger_is_cut_between_characters(before: str) -> None:
+    """Here they are of three bytes each."""
+    name = before + "\N{SNOWMAN}" * 80
+    async with backend(drawing({name: 1}, seed=1)) as target, serving() as gate:
+        metadata = {"target": target, "expect": f"{name}=0,a{name}=1,b{name}=1", "settle": "0"}
+        found = await gate.ask("/flagger", FLAGGER | {"metadata": metadata})
+    assert 898 <= len(found.body.rstrip("\n").encode()) <= 900
+
+
 @pytest.mark.parametrize("accept", [TEXT, OPENMETRICS])
 async def test_a_scrape(accept: str) -> None:
     """What blackbox_exporter tells, and the shares; each scrape is one probe."""

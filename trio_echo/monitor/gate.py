@@ -61,8 +61,8 @@ _SCRAPE_OFFSET = 0.5
 blackbox_exporter."""
 
 _LONGEST_WORDS = 900
-"""Characters of an answer to Flagger, which writes them into an Event of Kubernetes;
-those take 1024."""
+"""Bytes of an answer to Flagger, which writes them into an Event of Kubernetes; those
+take 1024."""
 
 _LAST_WORDS = 1.0
 """Seconds for cut requests to be answered."""
@@ -330,7 +330,8 @@ def _answer_flagger(finding: Finding, _: Request) -> Response:
         lines.append(f"the split did not show within the {settling.seconds:.1f} s of settle")
     text = "; ".join(visible(line) for line in lines)
     status = 200 if report.verdict is Verdict.PASS else 409
-    return Response(status, text.encode()[:_LONGEST_WORDS] + b"\n")
+    whole = text.encode()[:_LONGEST_WORDS].decode(errors="ignore")  # no part of a character
+    return Response(status, whole.encode() + b"\n")
 
 
 def _refuse_text(status: int, field: str, reason: str) -> Response:
