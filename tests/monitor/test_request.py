@@ -136,6 +136,8 @@ def test_settle_and_tls() -> None:
         ("concurrency", 257, "must be at most 256, --max-in-flight of the gate, got 257"),
         ("rate", 1e6, "must be at most 1000, --max-rate of the gate, got 1e+06"),
         ("timeout", 61, "must be at most 60, --max-seconds of the gate, got 61"),
+        ("lines", 1001, "must be at most 1000 here, got 1001"),
+        ("lines", 10**12, "must be at most 1000 here, got 1000000000000"),
         ("margin", "wide", 'must be a number, got "wide"'),
         ("margin", [0.1] * 50, "must be a number, got [0.1, 0.1, "),
         ("margin", 10**400, "must be a number, got 1000"),
@@ -247,6 +249,13 @@ def test_the_terms_bound_what_is_not_asked_for() -> None:
         assert (config.connections, config.concurrency) == (100, 4)
     config = read_json(json.dumps(LEAST | {"rate": 5}).encode(), terms).config
     assert config.in_flight == 4
+
+
+def test_what_a_connection_sends_is_bounded() -> None:
+    """By lines and bytes, also where each alone is allowed."""
+    assert asked(lines=16, payload_size=65_536).config.lines == 16
+    error = refused(LEAST | {"lines": 17, "payload_size": 65_536})
+    assert str(error) == "payload_size: x lines must be at most 1048576 bytes here, got 1114112"
 
 
 @pytest.mark.parametrize(

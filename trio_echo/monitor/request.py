@@ -51,6 +51,10 @@ Flagger wait unless told otherwise."""
 _MOST_BACKENDS = 64
 """Backends that a request may expect. Each costs time at each look at the counts."""
 
+_MOST_LINES = 1000
+_MOST_SENT = 2**20
+"""Lines, and their bytes, that a request may have each connection send."""
+
 _LARGEST = 10**12
 """The largest whole number that a field may hold."""
 
@@ -259,6 +263,12 @@ def _check(config: ProbeConfig, settle: float, terms: Terms) -> None:
             raise ConfigError(
                 name, f"must be at most {most:g}, {option} of the gate, got {value:g}"
             )
+    if config.lines > _MOST_LINES:
+        raise ConfigError("lines", f"must be at most {_MOST_LINES} here, got {config.lines}")
+    sent = config.lines * (config.payload_size or 0)
+    if sent > _MOST_SENT:
+        reason = f"x lines must be at most {_MOST_SENT} bytes here, got {sent}"
+        raise ConfigError("payload_size", reason)
     if settle < 0:
         raise ConfigError("settle", f"must not be negative, got {settle:g}")
     times = {"settle": settle, "wait": config.wait, "duration": config.duration or 0.0}
