@@ -17,8 +17,10 @@ IMAGE = re.compile(r"trio-echo:(\d+\.\d+\.\d+)|newTag: (\S+)")
 
 
 def test_the_version_has_one_source() -> None:
-    """The package has that of pyproject.toml; each image that a page or a manifest names too."""
+    """The package has that of pyproject.toml; the changelog, each page and manifest name it too."""
     assert version("trio-echo") == VERSION
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall("^## ([0-9.]+)", changes, re.MULTILINE)[0] == VERSION
     named = {
         path.relative_to(ROOT): set(map("".join, IMAGE.findall(path.read_text(encoding="utf-8"))))
         for pattern in ("*.md", "docs/*.md", "container/Containerfile", "manifests/**/*.*")
