@@ -69,7 +69,8 @@ async def test_it_probes_until_it_is_told_to_end() -> None:
         gate.process.terminate()
         rest = (await gate.rest()).decode()
         assert await gate.process.wait() == 0
-    [line] = rest.splitlines()
+    line, last = rest.splitlines()
+    assert last == "draining requests=0"
     assert line.startswith("probe path=/v1/probe client=127.0.0.1:")
     assert f" target={target} verdict=PASS connections=" in line
 
@@ -99,8 +100,9 @@ async def test_a_second_signal_cuts() -> None:
                     answer = bytes(await other.receive_some())
             gate.process.send_signal(signal.SIGINT)
             assert (await client.receive_some()).startswith(b"HTTP/1.1 503 ")
-        [line] = (await gate.rest()).splitlines()
+        draining, line = (await gate.rest()).splitlines()
         assert await gate.process.wait() == 1
+    assert json.loads(draining)["requests"] == 1
     entry = json.loads(line)
     assert (entry["event"], entry["status"]) == ("probe", 503)
     assert entry["refused"] == "the gate has ended the probe"

@@ -22,7 +22,7 @@ from reports import drawn, ok
 from rich.console import Console
 from trio.testing import MockClock
 
-from trio_echo.cli.listening import parse_listen
+from trio_echo.cli.listening import listen_on, parse_listen, url_of
 from trio_echo.cli.output import Output
 from trio_echo.cli.watch import Watching, view
 from trio_echo.errors import ConfigError
@@ -237,6 +237,22 @@ async def test_the_page_is_where_it_says() -> None:
 def test_where_to_listen(text: str, place: tuple[str, int]) -> None:
     """A port, or a host and a port."""
     assert parse_listen(text) == place
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", r"http://localhost:\d+/"),
+        ("0.0.0.0", r"http://localhost:\d+/"),
+        ("127.0.0.1", r"http://127\.0\.0\.1:\d+/"),
+        ("::1", r"http://\[::1\]:\d+/"),
+    ],
+)
+async def test_an_address_to_click(host: str, url: str) -> None:
+    """Every address is no address to go to; this machine is."""
+    for listener in await listen_on((host, 0)):
+        with listener.sock:
+            assert re.fullmatch(url, url_of(listener))
 
 
 @pytest.mark.parametrize("text", ["", "http", "localhost", "::1", "::1:80", "localhost:", "1:x"])

@@ -202,10 +202,8 @@ def test_a_wrong_word_is_named(name: str, word: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"[]",
         b"null",
-        b"{",
         b"\xff\xfe",
         json.dumps(LEAST).encode("utf-16"),
         b'{"margin": NaN}',
@@ -220,6 +218,26 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
     error = refused(body)
     assert error.field == "body"
     assert error.reason.startswith("must be a JSON object, such as {")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            b'{"expect": {"stable": 90, "canary": }}',
+            'expecting value at line 1, column 37, after \'ct": {"stable": 90, "canary": \'',
+        ),
+        (b"", "expecting value at line 1, column 1"),
+        (
+            b'{"a": 1,\n "b" 2}',
+            "expecting ':' delimiter at line 2, column 6, after '{\"a\": 1,\\n \"b\" '",
+        ),
+    ],
+)
+def test_a_mistake_in_the_json_is_said_with_its_place(body: bytes, reason: str) -> None:
+    """Such as an argument of a template that was left empty."""
+    error = refused(body)
+    assert (error.field, error.reason) == ("body", f"must be JSON; {reason}")
 
 
 def test_a_field_that_is_there_twice_is_refused() -> None:

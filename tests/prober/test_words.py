@@ -225,6 +225,14 @@ def test_a_second_look_tells_causes_apart(
     assert says in str(looked(report, alone, clues))
 
 
+@pytest.mark.parametrize("outcome", [Outcome.RESET, Outcome.READ_TIMEOUT])
+def test_a_header_that_was_sent_is_not_asked_for(outcome: Outcome) -> None:
+    """It may be what the server does not take."""
+    report = made([ending(outcome)] * 20, expect=EIGHTY_TWENTY, proxy_protocol="v2")
+    assert "does not take the PROXY header that you send" in str(report)
+    assert "wants TLS or a PROXY header" not in str(report)
+
+
 def test_several_dead_backends_are_counted_together() -> None:
     """Their shares add up."""
     weights = {"a": 60.0, "b": 20.0, "c": 20.0}

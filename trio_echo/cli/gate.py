@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import trio
 import typer
 
-from trio_echo.cli.listening import as_trio, listen_on, parse_listen
+from trio_echo.cli.listening import as_trio, listen_on, parse_listen, url_of
 from trio_echo.cli.logs import LogFormat, LogLevel, logging_to
 from trio_echo.cli.options import option
 from trio_echo.cli.output import ExitCode
@@ -122,7 +122,7 @@ async def _serve(place: tuple[str, int], gate: Gate) -> int:
         listeners = await listen_on(place)
         for listener in listeners:
             sockets.enter_context(listener.sock)
-            _log.info("gate", address=str(listener))
+            _log.info("gate", address=str(listener), url=url_of(listener))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signals, signals, gate)
             await gate.serve(map(as_trio, listeners))
@@ -134,6 +134,7 @@ async def _end_on_signals(signals: AsyncIterator[int], gate: Gate) -> None:
     """Drain at the first signal, cut at the next."""
     async for _ in signals:
         if gate.ready:
+            _log.info("draining", requests=gate.requests)
             gate.drain()
         else:
             gate.cut()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,7 +15,7 @@ from trio_echo.text import printable
 if TYPE_CHECKING:
     from trio_echo.server.listeners import Listener
 
-__all__ = ["as_trio", "listen_on", "parse_listen"]
+__all__ = ["as_trio", "listen_on", "parse_listen", "url_of"]
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -49,3 +50,9 @@ async def listen_on(place: tuple[str, int]) -> list[Listener]:
 def as_trio(listener: Listener) -> trio.SocketListener:
     """A listener as trio has it."""
     return trio.SocketListener(trio.socket.from_stdlib_socket(listener.sock))
+
+
+def url_of(listener: Listener) -> str:
+    """Where a browser on this machine finds a listener, also one on every address."""
+    everywhere = ip_address(listener.host.partition("%")[0]).is_unspecified
+    return f"http://{f'localhost:{listener.port}' if everywhere else listener}/"

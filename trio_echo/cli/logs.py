@@ -33,7 +33,7 @@ __all__ = ["LogFormat", "LogLevel", "logging_to"]
 
 _MESSAGES = {
     "admin": "admin pages on {address}",
-    "gate": "gate on http://{address}/",
+    "gate": "gate on {url}",
     "listening": "listening on {address}, prefix: {prefix}",
     "request": "{peer} request: {line}",
     "response": "{peer} response: {line}",

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trio_echo.cli.listening import as_trio, listen_on, parse_listen
+from trio_echo.cli.listening import as_trio, listen_on, parse_listen, url_of
 from trio_echo.cli.options import (
     EFFORT,
     RESULTS,
@@ -224,7 +224,7 @@ class Watching:
             return []
         listeners = await listen_on(self.place)
         for listener in listeners:
-            self.output.words.print(f"page and metrics on http://{listener}/")
+            self.output.words.print(f"page and metrics on {url_of(listener)}")
         return listeners
 
     async def _serve(self, watching: Watch, listeners: Sequence[Listener]) -> None:

@@ -147,6 +147,11 @@ class Gate:
         }
         self.front = Front(pages, "gate", clients=concurrency + queue + MAX_CLIENTS)
 
+    @property
+    def requests(self) -> int:
+        """How many requests wait or run."""
+        return len(self._scopes)
+
     def drain(self) -> None:
         """Refuse new requests; those that wait or run are carried out, then `serve` ends."""
         self.ready = False

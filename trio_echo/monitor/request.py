@@ -58,6 +58,9 @@ _MOST_SENT = 2**20
 _LARGEST = 10**12
 """The largest whole number that a field may hold."""
 
+_BEFORE = 30
+"""Characters before an error of syntax that are shown."""
+
 _LONGEST = 60
 """Characters of a value that an error shows."""
 
@@ -337,6 +340,11 @@ def _object(body: bytes) -> dict[str, Any]:
         )
     except ConfigError:
         raise
+    except json.JSONDecodeError as error:
+        before = printable(error.doc[max(0, error.pos - _BEFORE) : error.pos])
+        what = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        reason = f"must be JSON; {what} at line {error.lineno}, column {error.colno}"
+        raise ConfigError("body", reason + (f", after '{before}'" if before else "")) from None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

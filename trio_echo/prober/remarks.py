@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from trio_echo.prober.order import Drift, Point, Runs
     from trio_echo.prober.split import Expectation, Interval
+    from trio_echo.prober.words import Run
 
 __all__ = [
     "HINTS",
@@ -58,6 +59,12 @@ _NO_WAY = (
     "no backend is healthy behind the proxy, a policy refuses this client, "
     "or the listener wants TLS or a PROXY header"
 )
+_PROXY_SENT = (
+    "the listener wants TLS or a PROXY header",
+    "the listener wants TLS, or does not take the PROXY header that you send",
+)
+"""What a hint says, and what it says in place of that where a header was sent."""
+
 HINTS = {
     Outcome.RESOLVE: "the name does not resolve here: check its spelling, or the cluster's DNS",
     Outcome.REFUSED: "nothing listens there: wrong port, or not started yet (--wait SECONDS waits)",
@@ -83,7 +90,7 @@ HINTS = {
     ),
     Outcome.TLS: (
         "nobody there takes this server name (check --sni) or this client (--tls-cert), "
-        "or no backend is healthy behind the proxy"
+        "no backend is healthy behind the proxy, or the port does not speak TLS"
     ),
     Outcome.LOCAL: "this machine's own failure, which says nothing about the route",
 }
@@ -199,6 +206,10 @@ class Sample(Protocol):
     @property
     def examples(self) -> Mapping[Outcome, str]:
         """For each way to fail, what the first such connection met."""
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """Its runs, which tell how they asked."""
 
     @property
     def changes(self) -> Runs | None:
@@ -482,7 +493,10 @@ def _cause_without_answers(report: Sample, outcome: Outcome, lasted: float | Non
         for clue, words in _GUESSES.items():
             if clues[clue]:
                 return words
-    return HINTS[outcome]
+    hint = HINTS[outcome]
+    if any("proxy_protocol" in run.asked for run in report.runs):
+        hint = hint.replace(*_PROXY_SENT)
+    return hint
 
 
 def _cause_beside_answers(report: Sample, outcome: Outcome, lasted: float | None) -> str:
