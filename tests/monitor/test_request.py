@@ -265,6 +265,9 @@ def test_the_terms_bound_what_is_not_asked_for() -> None:
     for more in ({}, {"duration": 5}):
         config = read_json(json.dumps(LEAST | more).encode(), terms).config
         assert (config.connections, config.concurrency) == (100, 4)
+        assert config.second_look == 0
+    for more, look in (({"connections": 70}, 30), ({"connections": 40, "second_look": 7}, 7)):
+        assert read_json(json.dumps(LEAST | more).encode(), terms).config.second_look == look
     config = read_json(json.dumps(LEAST | {"rate": 5}).encode(), terms).config
     assert config.in_flight == 4
 

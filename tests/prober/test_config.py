@@ -91,6 +91,7 @@ def test_any_target_is_taken_or_refused(target: str) -> None:
         ("wait", -1),
         ("wait", float("nan")),
         ("max_errors", -1),
+        ("second_look", -1),
         ("margin", 0),
         ("alpha", 1),
         ("expect", {"one": -1}),

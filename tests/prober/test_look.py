@@ -158,5 +158,72 @@ async def test_a_look_can_be_stopped_or_forbidden() -> None:
             report = await probe(config, watch=lambda tally: nursery.start_soon(stop, tally))
         assert not report.counts.clues
         assert not report.interrupted
-        report = await probe(config, watch=lambda tally: setattr(tally, "looks", False))
-        assert not report.counts.contacts
+        assert report.counts.contacts  # those are counted that it made until then
+        counts = await looked(target, second_look=0)
+        assert not counts.contacts
+
+
+async def test_a_look_that_is_stopped_keeps_its_counts() -> None:
+    """What reached backends until then is known, as a comparison with their counts needs."""
+    turns = iter(range(30))
+    answered = 0
+
+    async def a_few(stream: trio.abc.Stream) -> None:
+        nonlocal answered
+        if (turn := next(turns, None)) is None:
+            await silent(stream)
+        elif turn:
+            answered += 1
+            await answering(stream, "one")
+        else:
+            await reset(stream)
+
+    async with backend(a_few) as target, trio.open_nursery() as nursery:
+
+        async def stop(tally: Tally) -> None:
+            await until(lambda: answered == 29)
+            tally.stop()
+
+        config = ProbeConfig(
+            target=target, expect={"one": 1}, connections=2, max_errors=5, concurrency=1
+        )
+        report = await probe(config, watch=lambda tally: nursery.start_soon(stop, tally))
+    assert report.counts.answers["one"] + report.counts.alone["one"] in {28, 29}
+    assert report.counts.contacts >= report.counts.alone["one"] == 28
+
+
+async def test_a_look_keeps_to_the_rate_and_the_number(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """No faster, in either way to look, and no more than allowed."""
+    autojump_clock.autojump_threshold = 0.05
+    turns = iter(["one"])
+    came: list[float] = []
+
+    async def once(stream: trio.abc.Stream) -> None:
+        came.append(trio.current_time())
+        await (answering(stream, "one") if next(turns, None) else reset(stream))
+
+    asked: dict[str, Any] = {"connections": 2, "max_errors": 5, "rate": 5.2, "timeout": 9}
+    async with backend(once) as target:
+        assert (await looked(target, **asked)).contacts == 10  # within two seconds
+        assert (await looked(target, **asked)).contacts == 3
+        assert (await looked(target, **asked, second_look=2)).contacts == 2
+    assert len(came) == 2 + 10 + 2 + 3 + 2 + 2
+    assert came[11] - came[1] == pytest.approx(10 / 5.2, abs=0.1)
+    assert came[16] - came[13] == pytest.approx(3 / 5.2, abs=0.1)
+
+
+async def test_a_look_keeps_to_the_connections_at_a_time() -> None:
+    """One way after another."""
+    is_open = False
+
+    async def one_only(stream: trio.abc.Stream) -> None:
+        nonlocal is_open
+        assert not is_open
+        is_open = True
+        await reset(stream)
+        is_open = False
+
+    async with backend(one_only) as target:
+        assert (await looked(target, concurrency=1)).contacts == 3

@@ -99,6 +99,7 @@ def asked(case: Case, target: str, margin: float | None, alpha: float) -> ProbeC
         if case.sources > 1
         else (),
         concurrency=case.in_flight,
+        second_look=0,  # what is compared are the words about what was judged
     )
 
 
@@ -113,11 +114,6 @@ def fed(case: Case, seed: int, *, margin: float | None, alpha: float) -> Judged:
     return Judged.of(tally.report())
 
 
-def _forbid_second_look(tally: Tally) -> None:
-    """What is compared are the words about the connections that were judged."""
-    tally.looks = False
-
-
 def over_sockets(case: Case, seed: int, *, margin: float | None, alpha: float) -> Judged:
     """Judge a balancer over loopback."""
     balancer = case.make(seed)
@@ -126,7 +122,7 @@ def over_sockets(case: Case, seed: int, *, margin: float | None, alpha: float) -
         async with trio.open_nursery() as nursery:
             target = await nursery.start(balancer.serve)
             config = asked(case, target, margin, alpha)
-            report = await probe(config, watch=_forbid_second_look)
+            report = await probe(config)
             nursery.cancel_scope.cancel()
         return report
 

@@ -39,6 +39,7 @@ from trio_echo.cli.tally import follow
 from trio_echo.errors import ConfigError
 from trio_echo.prober.config import (
     DEFAULT_CONNECTIONS,
+    DEFAULT_LOOK,
     ProbeConfig,
     ProbeTLS,
     parse_expectation,
@@ -110,6 +111,14 @@ def probe(
         float,
         option(EFFORT, "SECONDS", "Wait this long for a first answer before the probe begins."),
     ] = 0.0,
+    second_look: Annotated[
+        int,
+        option(
+            EFFORT,
+            "N",
+            "After a failure, open up to N connections more to find its cause; 0 for none.",
+        ),
+    ] = DEFAULT_LOOK,
     lines: Annotated[int, option(EACH, "N", "Send N lines on each connection.")] = 1,
     half_close: Annotated[
         bool,
@@ -141,8 +150,10 @@ def probe(
 ) -> None:
     r"""Open connections, count who answers, and judge the split.
 
-    It stops as soon as the verdict is certain. After a FAIL, up to 60
-    connections more, which are not judged, find out why.
+    It stops as soon as the verdict is certain. After a failure, some
+    connections more, which are not judged, find out why: as the probe makes
+    them, or where nobody answered, with TLS or a PROXY header that it was not
+    told to send. --second-look 0 leaves them out.
 
     Exit codes: 0 PASS, or nothing was expected; 1 FAIL; 2 wrong usage;
     3 INCONCLUSIVE; 4 could not measure or could not write; 70 a fault of
@@ -166,6 +177,7 @@ def probe(
         timeout=timeout,
         wait=wait,
         max_errors=max_errors,
+        second_look=second_look,
         lines=lines,
         half_close=half_close,
         payload_size=payload_size,

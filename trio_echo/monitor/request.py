@@ -117,7 +117,8 @@ class Terms:
 
     Attributes:
         allow: the targets that it probes.
-        max_connections: connections that a request may ask for, and gets at most.
+        max_connections: connections that a request may ask for, and gets at most, those
+            of its second look with them.
         max_in_flight: connections in flight at a time.
         max_rate: connections a second.
         max_seconds: seconds for one request from the time that it is not waiting any
@@ -149,7 +150,8 @@ class Asked(NamedTuple):
     """A request that the gate carries out.
 
     Attributes:
-        config: what to probe; its connections and concurrency are within the terms.
+        config: what to probe; its connections, those of its second look and its
+            concurrency are within the terms.
         settle: seconds to wait at most until the new split shows.
     """
 
@@ -231,11 +233,12 @@ def _read(given: Mapping[str, Any], terms: Terms, settle: float, *, word: bool) 
     except ConfigError as error:
         raise ConfigError(_NAMES.get(error.field, error.field), error.reason) from None
     _check(config, settle, terms)
-    connections = config.budget or terms.max_connections
+    connections = min(config.budget or terms.max_connections, terms.max_connections)
     return Asked(
         replace(
             config,
-            connections=min(connections, terms.max_connections),
+            connections=connections,
+            second_look=min(config.second_look, terms.max_connections - connections),
             concurrency=min(config.in_flight, terms.max_in_flight),
         ),
         settle,

@@ -84,7 +84,7 @@ async def settle(config: ProbeConfig, seconds: float) -> Settling:
         if samples:
             await trio.sleep_until(min(deadline, trio.current_time() + pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
-        report = await probe_until(sample, deadline, looks=False)
+        report = await probe_until(sample, deadline)
         samples += 1
         connections += report.counts.launched
         in_time = trio.current_time() < deadline
@@ -101,19 +101,15 @@ def sample_of(config: ProbeConfig) -> ProbeConfig:
         duration=None,
         wait=0.0,
         alpha=max(config.alpha, _LEVEL),
+        second_look=0,
     )
 
 
-async def probe_until(config: ProbeConfig, deadline: float, *, looks: bool = True) -> Report:
+async def probe_until(config: ProbeConfig, deadline: float) -> Report:
     """Probe until there is a verdict, or a time of trio's clock.
 
     What was counted by then is judged: results are counted in the order in which their
     connections started, so none is missing for being slow.
-
-    Args:
-        config: what to measure.
-        deadline: in trio's time.
-        looks: whether a second look may follow a failure.
 
     Raises:
         ConfigError: a TLS file or a server name cannot be used.
@@ -121,6 +117,5 @@ async def probe_until(config: ProbeConfig, deadline: float, *, looks: bool = Tru
 
     def limit(tally: Tally) -> None:
         tally.cancel_scope.deadline = deadline
-        tally.looks = looks
 
     return await probe(config, watch=limit)

@@ -42,6 +42,10 @@ DEFAULT_CONNECTIONS = 5_000
 """Connections that a probe without an expectation makes, unless told otherwise:
 they tell each share to about two points."""
 
+DEFAULT_LOOK = 60
+"""Connections of a second look unless told otherwise: all of them miss a backend of 20 %
+once in 600 000 times."""
+
 _CLOSED_LOOP = 16
 """Connections in flight without a rate: enough to keep a proxy busy, few enough
 not to be a load test."""
@@ -123,6 +127,8 @@ class ProbeConfig:
         wait: seconds to wait first until an answer comes back at all.
         max_errors: how many failed connections are accepted; None for 0 where
             something is expected, and for any number otherwise.
+        second_look: connections to make at most, after a failure, to find its cause.
+            They are not judged; see `trio_echo.prober.look`.
         lines: lines to send on each connection, each after the answer to the
             one before.
         half_close: shut the sending side after the last line, and ask for the
@@ -160,6 +166,7 @@ class ProbeConfig:
     timeout: float = 5.0
     wait: float = 0.0
     max_errors: int | None = None
+    second_look: int = DEFAULT_LOOK
     lines: int = 1
     half_close: bool = False
     payload_size: int | None = None
@@ -181,7 +188,7 @@ class ProbeConfig:
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
                 raise ConfigError(name, f"must be more than 0, got {value:g}")
-        for name in ("wait", "max_errors"):
+        for name in ("wait", "max_errors", "second_look"):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value >= 0):
                 raise ConfigError(name, f"must not be negative, got {value:g}")

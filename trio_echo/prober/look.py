@@ -1,8 +1,9 @@
 """A second look at a route that a probe did not pass: some connections more, not judged.
 
-They tell causes apart that look alike in one sample:
+They keep to the rate and to the connections at a time that the probe was told, and are as
+many as it allows at most. They tell causes apart that look alike in one sample:
 
-* Where some connections were answered: up to 60 connections, one at a time. A limit of
+* Where some connections were answered: 60 more by default, one at a time. A limit of
   connections at a time lets them all through, a used-up rate none, and a balancer that
   goes by open connections shares them out in another way.
 * Where none was: one without TLS, or with it; one behind a PROXY header, or without;
@@ -15,6 +16,7 @@ import ssl
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -29,10 +31,7 @@ if TYPE_CHECKING:
     from trio_echo.prober.config import ProbeConfig
     from trio_echo.prober.exchange import Address, PlainWire
 
-__all__ = ["is_puzzling", "second_look"]
-
-_ALONE = 60
-"""Connections one at a time: all miss a backend of 20 % once in 600 000 times."""
+__all__ = ["SecondLook", "is_puzzling"]
 
 _MOST = 2.0
 """Seconds for all of it."""
@@ -65,80 +64,92 @@ def is_puzzling(counts: Counts) -> bool:
     return any(counts.outcomes[outcome] for outcome in _TELLING)
 
 
-async def second_look(config: ProbeConfig, address: Address, counts: Counts) -> Counts:
-    """Look again, for two seconds at most.
+class SecondLook:
+    """The connections of one second look.
 
     Args:
         config: of the probe.
         address: what it probed.
-        counts: what it found.
 
-    Returns:
-        What to add to `counts`. When cancelled, every connection is closed.
     """
-    look = _Look(config, address)
-    with trio.move_on_after(_MOST):
-        await (look.one_at_a_time() if counts.outcomes[Outcome.OK] else look.in_other_ways())
-    return Counts(alone=look.alone, clues=look.clues, contacts=look.contacts)
-
-
-class _Look:
-    """The connections of one second look, and what they found."""
 
     def __init__(self, config: ProbeConfig, address: Address) -> None:
-        self.alone = Counter[str]()
-        self.clues = Counter[Clue]()
-        self.contacts = 0
+        self._alone = Counter[str]()
+        self._clues = Counter[Clue]()
+        self._contacts = 0
         self._config = config
         self._address = address
-        self._exchanger = Exchanger(config)
+        self._pause = 0.0 if config.rate is None else 1 / config.rate
+        self._turns = trio.CapacityLimiter(config.in_flight)
 
-    async def one_at_a_time(self) -> None:
+    @property
+    def found(self) -> Counts:
+        """What to add to the probe's counts, also after `run` was cancelled."""
+        return Counts(alone=self._alone, clues=self._clues, contacts=self._contacts)
+
+    async def run(self, counts: Counts) -> None:
+        """Look, for two seconds at most. When cancelled, every connection is closed.
+
+        Args:
+            counts: what the probe found.
+        """
+        with trio.move_on_after(_MOST):
+            await (self._one_at_a_time() if counts.outcomes[Outcome.OK] else self._in_other_ways())
+
+    async def _one_at_a_time(self) -> None:
         """Make connections as the probe does, one after another."""
+        exchanger = Exchanger(self._config)
         last = None
-        for index in range(_ALONE):
-            await trio.sleep(_APART)
-            self.contacts += 1
-            result = await self._exchanger.exchange(self._address, index, trio.current_time())
+        for index in range(self._config.second_look):
+            await trio.sleep(max(_APART, self._pause))
+            self._contacts += 1
+            result = await exchanger.exchange(self._address, index, trio.current_time())
             if result.name is None:
-                self.clues[Clue.FAILED_ALONE] += 1
+                self._clues[Clue.FAILED_ALONE] += 1
                 continue
-            self.clues[Clue.CHANGED_ALONE] += last not in (None, result.name)
-            self.alone[result.name] += 1
+            self._clues[Clue.CHANGED_ALONE] += last not in (None, result.name)
+            self._alone[result.name] += 1
             last = result.name
 
-    async def in_other_ways(self) -> None:
-        """Find what gets an answer, or another end, all at the same time."""
+    async def _in_other_ways(self) -> None:
+        """Find what gets an answer, or another end, at the same time."""
         config = self._config
+        ways = [partial(self._try, self._in_silence)]
+        if config.tls is None:
+            ways.append(partial(self._try, self._in_tls))
+        elif config.identify_cert is None:
+            ways.append(partial(self._ask, replace(config, tls=None), Clue.SPEAKS_NO_TLS))
+        if config.proxy_protocol is None:
+            other = replace(config, proxy_protocol="v1")
+            ways.append(partial(self._ask, other, Clue.WANTS_PROXY))
+        else:
+            other = replace(config, proxy_protocol=None)
+            ways.append(partial(self._ask, other, Clue.WANTS_NO_PROXY))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._try, self._in_silence)
-            if config.tls is None:
-                nursery.start_soon(self._try, self._in_tls)
-            elif config.identify_cert is None:
-                nursery.start_soon(self._ask, replace(config, tls=None), Clue.SPEAKS_NO_TLS)
-            if config.proxy_protocol is None:
-                other = replace(config, proxy_protocol="v1")
-                nursery.start_soon(self._ask, other, Clue.WANTS_PROXY)
-            else:
-                other = replace(config, proxy_protocol=None)
-                nursery.start_soon(self._ask, other, Clue.WANTS_NO_PROXY)
+            for way in ways[: config.second_look]:
+                await trio.sleep(self._pause)
+                nursery.start_soon(self._in_turn, way)
+
+    async def _in_turn(self, way: Callable[[], Awaitable[None]]) -> None:
+        """Make a connection once not too many others are open."""
+        async with self._turns:
+            self._contacts += 1
+            await way()
 
     async def _ask(self, other: ProbeConfig, clue: Clue) -> None:
         """Ask for an answer in another way."""
-        self.contacts += 1
         result = await Exchanger(other).exchange(self._address, 0, trio.current_time())
         if result.name is not None:
-            self.clues[clue] += 1
+            self._clues[clue] += 1
 
     async def _try(self, way: Callable[[PlainWire], Awaitable[Clue | None]]) -> None:
         """See what becomes of a connection."""
-        self.contacts += 1
         source = next(iter(self._config.source_addresses), None)
         with suppress(FailureError, OSError, ValueError):  # a host may be no name for TLS
             with closing(await open_plain(self._address, source)) as wire:
                 clue = await way(wire)
             if clue is not None:
-                self.clues[clue] += 1
+                self._clues[clue] += 1
 
     async def _in_silence(self, wire: PlainWire) -> Clue | None:
         """Send nothing."""

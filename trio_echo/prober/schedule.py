@@ -17,7 +17,7 @@ from trio_echo.prober.counts import Counts, Outcome, Result
 from trio_echo.prober.dialogue import FailureError
 from trio_echo.prober.exchange import Exchanger, classify
 from trio_echo.prober.latency import Histogram
-from trio_echo.prober.look import is_puzzling, second_look
+from trio_echo.prober.look import SecondLook, is_puzzling
 from trio_echo.prober.order import Order, Point
 from trio_echo.prober.split import Verdict
 from trio_echo.prober.words import Report, Run, decide
@@ -90,8 +90,10 @@ async def probe(config: ProbeConfig, *, watch: Callable[[Tally], object] | None 
     if address is not None and tally.is_puzzling:
         tally.phase = "looking"
         tally.cancel_scope = trio.CancelScope(deadline=tally.cancel_scope.deadline)
+        look = SecondLook(config, address)
         with tally.cancel_scope:
-            tally.counts += await second_look(config, address, tally.counts)
+            await look.run(tally.counts)
+        tally.counts += look.found  # what it made before a cancel, too
     return tally.report()
 
 
@@ -121,7 +123,6 @@ class Tally:
         began: the time of day, for people to find a run again.
         started: when the first connection started, in trio's time.
         elapsed: seconds from then on until the end.
-        looks: whether a second look may follow; whoever watches may forbid it.
         cancel_scope: around what the probe does, and again around the second look.
     """
 
@@ -143,7 +144,6 @@ class Tally:
         self.began = datetime.now(UTC)
         self.started: float | None = None
         self.elapsed = 0.0
-        self.looks = True
         self.cancel_scope = trio.CancelScope()
         self._early: dict[int, Result] = {}
         self._due = 0
@@ -157,7 +157,7 @@ class Tally:
     @property
     def is_puzzling(self) -> bool:
         """Whether a second look might tell why it is no PASS."""
-        if self.stopped or self.verdict is Verdict.PASS or not self.looks:
+        if self.stopped or self.verdict is Verdict.PASS or not self.config.second_look:
             return False
         wrong = self.verdict is Verdict.FAIL or self.counts.errors
         return bool(wrong) and is_puzzling(self.counts)
