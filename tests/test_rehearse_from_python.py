@@ -61,7 +61,7 @@ async def test_walk_is_part_of_the_result(tmp_path: Path) -> None:
     assert result.walk is not None
     assert heard.shares == [{"one": 80, "two": 20}, {"one": 0, "two": 100}]
     assert "open connections: " in str(result)
-    assert "warning: EnvoyFilter f is ignored here" in str(result)
+    assert "EnvoyFilter f is ignored here" in str(result)
     result.walk._clients.lost += 1  # noqa: SLF001 - as if one had been
     assert str(result.verdict) == "FAIL"
 

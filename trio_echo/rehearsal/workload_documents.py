@@ -286,14 +286,15 @@ def _owners(document: Document) -> set[tuple[str, str, str]]:
     """
     metadata = document.content.get("metadata")
     given = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
+    listed = given if isinstance(given, list) else []
+    references = [each for each in listed if isinstance(each, dict)]
     found: set[tuple[str, str, str]] = set()
-    for each in given if isinstance(given, list) else ():
-        if isinstance(each, dict):
-            kind, name = str(each.get("kind")), str(each.get("name"))
-            found.add((kind, document.namespace, name))
-            if kind == "ReplicaSet":
-                owner = name.rpartition("-")[0]
-                found |= {(kind, document.namespace, owner) for kind in ("Deployment", "Rollout")}
+    for each in references:
+        kind, name = str(each.get("kind")), str(each.get("name"))
+        found.add((kind, document.namespace, name))
+        if kind == "ReplicaSet":
+            owner = name.rpartition("-")[0]
+            found |= {(kind, document.namespace, owner) for kind in ("Deployment", "Rollout")}
     return found
 
 
