@@ -319,7 +319,7 @@ def test_rollout_may_take_over_a_deployment() -> None:
         plan(only_one, taken.replace("redis-v1", "gone"), route)
     with pytest.raises(ManifestError, match=r"spec.template: is missing"):
         plan(only_one, head + "  replicas: 1\n", route)
-    with pytest.raises(ManifestError, match=r"spec.strategy: cannot be read"):
+    with pytest.raises(ManifestError, match=r"spec\.strategy\.canary: must be a mapping, got 5"):
         plan(only_one, ROLLOUT.replace("STRATEGY", "{canary: 5}"), route)
 
 

@@ -223,11 +223,15 @@ class Document:
         Raises:
             ManifestError: it has other types, or fields that are an error.
         """
+        return self.read_part(shape, self.content, "")
+
+    def read_part(self, shape: type[_Struct], value: Any, path: str) -> _Struct:
+        """The value at `path` as `shape`; the same otherwise."""
         try:
-            return msgspec.convert(self.content, shape)
+            return msgspec.convert(value, shape)
         except msgspec.ValidationError as error:
-            path, reason = _in_words(str(error), self.content, shape)
-            raise self.error(path, reason) from None
+            where, reason = _in_words(str(error), value, shape)
+            raise self.error(f"{path}.{where}".strip("."), reason) from None
 
     def error(self, path: str, reason: str) -> ManifestError:
         """A complaint about the field at `path`, to be raised."""

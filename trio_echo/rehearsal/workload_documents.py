@@ -345,10 +345,7 @@ class _Reader:
         else:
             made = self._taken_over(document, read.spec.workload_ref)
             replicas = made.replicas if read.spec.replicas is None else replicas
-        try:
-            strategy = msgspec.convert(read.spec.strategy or {}, Strategy)
-        except msgspec.ValidationError as error:
-            raise document.error("spec.strategy", f"cannot be read: {error}") from None
+        strategy = document.read_part(Strategy, read.spec.strategy or {}, "spec.strategy")
         sets = _sets(strategy)
         canary = strategy.canary
         if canary is not None:
