@@ -482,12 +482,16 @@ async def test_who_is_being_answered_keeps_the_place() -> None:
         assert response.status_code == 200
 
 
-async def test_an_answer_that_nobody_waits_for_is_cancelled() -> None:
+@pytest.mark.parametrize("more", [b"", b"\r\n", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_an_answer_that_nobody_waits_for_is_cancelled(more: bytes) -> None:
     """At once, and nothing is logged. tests/monitor/test_gate.py has sockets that reset."""
     async with running() as pages:
         client = pages.connect()
         await client.send(b"GET /given-up HTTP/1.1\r\nHost: x\r\n\r\n")
         await trio.testing.wait_all_tasks_blocked()
+        for byte in more:
+            await client.send(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
         with capture_logs() as logs:
             await client.stream.aclose()
             await trio.testing.wait_all_tasks_blocked()

@@ -353,17 +353,20 @@ class _Client:
     async def cancel_when_gone(self, scope: trio.CancelScope) -> None:
         """Cancel the scope once the client has gone.
 
-        What comes meanwhile is kept for the next request. After some of it nobody
-        looks any more: who has sent another request waits for its answer.
+        What comes meanwhile is kept for the next request. Nobody looks behind more of it
+        than a head may have.
         """
-        try:
-            data = bytes(await self._stream.receive_some(MAX_HEAD))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            data = b""
-        if data:
+        room = MAX_HEAD
+        while room:
+            try:
+                data = bytes(await self._stream.receive_some(room))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                scope.cancel()
+                return
             self._http.receive_data(data)
-        else:
-            scope.cancel()
+            room -= len(data)
 
     async def respond(self, response: Response) -> None:
         """Send a whole response.
