@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,29 @@ def test_a_report_that_is_cut_is_never_taken_nor_lost_unseen(place: int, line: s
     found = find(data.encode(), "log")
     assert len(found.reports) == 2
     assert found.broken == (place >= len('{"format": 2, "tool": "trio-echo '))
+
+
+BEGIN = '{"format": 2, "tool": "trio-echo 1"'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        BEGIN,
+        BEGIN + ', "more": [',
+        BEGIN + ', "more": [' + "1, " * 3000,
+        BEGIN + ', "interrupted": true, "error": "%d"}',
+    ],
+)
+def test_a_log_made_to_be_slow(line: str) -> None:
+    """Reports that do not end, also ones that hold each other, and ones that tell nothing."""
+    lines = 2_000_000 // len(line)
+    data = "\n".join(line.replace("%d", str(number)) for number in range(lines))
+    began = process_time()
+    found = find(f"{data}\n{DOCUMENTS[0]}".encode(), "log")
+    assert process_time() - began < 2.5
+    assert len(found.reports) == 1
+    assert found.broken + len(found.notes) == lines
 
 
 def test_any_layout_is_read() -> None:

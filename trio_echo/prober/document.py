@@ -178,7 +178,7 @@ def find(data: bytes, name: str) -> Found:
     except (ValueError, RecursionError):
         documents = list(_scan(data.decode(errors="replace")))
     found = Found({}, [], [document for _, document in documents].count(None))
-    known: list[Any] = []
+    known: set[str] = set()
     for number, (pod, document) in enumerate(documents, 1):
         label = name
         if len(documents) > 1:
@@ -186,7 +186,8 @@ def find(data: bytes, name: str) -> Found:
             label += f", report {number}" if label in found.reports else ""
         if document is None:
             continue
-        if document in known:
+        whole = json.dumps(document, sort_keys=True)
+        if whole in known:
             found.notes.append(f"{label}: the same run again, which counts once")
         elif len(documents) > 1 and document.get("interrupted") and "error" in document:
             found.notes.append(f"{label}: was interrupted before its first connection")
@@ -195,7 +196,7 @@ def find(data: bytes, name: str) -> Found:
                 found.reports[label] = _from_document(document)
             except TrioEchoError as error:
                 raise TrioEchoError(f"{visible(label)}: {error}") from None
-        known.append(document)
+        known.add(whole)
     if not found.reports:
         reason = "holds no whole report" if documents else _NO_REPORT
         raise TrioEchoError(f"{name}: {reason}")
@@ -219,14 +220,23 @@ def _scan(text: str) -> Iterator[tuple[str, Any]]:
     """
     decoder = json.JSONDecoder()
     place = line = 0
-    while place >= 0 and (begin := _BEGIN.search(text, place)):
-        line = max(line, text.rfind("\n", place, begin.start()) + 1)
-        pod = _POD.match(text, line, begin.start())
+    after = _BEGIN.search(text)
+    while begin := after:
+        start = begin.start()
+        line = max(line, text.rfind("\n", place, start) + 1)
+        pod = _POD.match(text, line, start)
+        # None holds another one, so each byte is decoded once, however often one begins.
+        after = _BEGIN.search(text, begin.end())
         try:
-            document, place = decoder.raw_decode(text, begin.start())
+            document, size = decoder.raw_decode(text[start : after.start() if after else None])
+            place = start + size
         except (ValueError, RecursionError):
             # Skip the rest of the line: it may begin as often as somebody likes.
             document, place = None, text.find("\n", begin.end())
+            if place < 0:
+                after = None
+            elif after and after.start() < place:
+                after = _BEGIN.search(text, place)
         yield pod[1] if pod else "", document
 
 
