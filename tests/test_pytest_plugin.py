@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 pytest_plugins = ["pytester"]
 
@@ -105,6 +103,32 @@ def test_the_fixtures(pytester: pytest.Pytester) -> None:
     assert "Captured stdout call" in printed
     assert re.search("^FAIL: 127.0.0.1:[0-9]+ does not split as expected", printed, re.MULTILINE)
     assert re.search("^ +two +20 % +0.0 %", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("test", "says"),
+    [
+        (
+            "def test(split_probe): split_probe('localhost:1', expect={'one': -1})",
+            "expect: 'one' must have a weight of 0 or more, got -1",
+        ),
+        (
+            "def test(echo_backend): echo_backend('one', max_line=-1)",
+            "max_line: must be more than 0, got -1",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_line(
+    pytester: pytest.Pytester, test: str, says: str
+) -> None:
+    """The line of the test, and what is wrong with it; none of our own frames."""
+    pytester.makepyfile(test)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    printed = result.stdout.str()
+    line = rf"^E +trio_echo\.errors\.ConfigError: {re.escape(says)}$"
+    assert re.search(line, printed, re.MULTILINE)
+    assert len(printed.splitlines()) < 20
 
 
 def test_silence_where_nothing_of_it_is_used(pytester: pytest.Pytester) -> None:

@@ -312,3 +312,8 @@ def test_a_signal_that_came_before_ends_what_may_take_long() -> None:
         raise AssertionError
     signal.raise_signal(signal.SIGINT)  # the next one breaks into nothing
     assert signals.interrupted()
+
+
+def test_a_terminal_without_our_signs_shows_letters() -> None:
+    """What is foreign is escaped, as nobody knows what it means."""
+    assert "899 µs ±5 … · ☃".encode("ascii", "in-ascii") == b"899 us +-5 ... - \\u2603"

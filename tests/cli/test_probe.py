@@ -200,6 +200,8 @@ async def test_terminal_that_knows_ascii_only() -> None:
         )
     assert "#" in shown or "+" in shown
     assert "█" not in shown
+    assert re.search(" [0-9.]+ [mu]s", shown)
+    assert "\\xb" not in shown
 
 
 async def test_log_says_a_line_now_and_then() -> None:
@@ -227,6 +229,7 @@ async def test_log_says_a_line_now_and_then() -> None:
         (["x:1", "--expect", "one=x"], "--expect: must be NAME=WEIGHT"),
         (["x:1", "--expect", "one=80,two"], "--expect: must be NAME=WEIGHT"),
         (["x:1", "--expect", "one=8,one=2"], "--expect: names 'one' twice"),
+        (["x:1", "--margin", "0.01"], "--expect: must be given too, for --margin, --tolerance"),
         (["x:1", "--margin", "0.1", "--tolerance", "0.1"], "--tolerance: must be 0 or more and"),
         (["http://x:1/"], "HOST:PORT: must be HOST:PORT without scheme and path: x:1; got"),
         (["x:1", "--expect", "one=1", "--expect", "one=2"], "--expect: names 'one' twice"),

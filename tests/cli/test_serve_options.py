@@ -34,6 +34,7 @@ def differences(config: ServerConfig) -> dict[str, object]:
 GOOD = [
     ("--host", "::1", changed(hosts=["::1"])),
     ("--max-line", "1", changed(max_line=1)),
+    ("--max-line", "1k", changed(max_line=1000)),
     ("--max-connections", "1", changed(max_connections=1)),
     ("--idle-timeout", "0.5", changed(idle_timeout=0.5)),
     ("--idle-timeout", "inf", changed(idle_timeout=float("inf"))),
@@ -143,7 +144,7 @@ BAD_ARGUMENTS = [
 BAD = [
     ("--max-line", "0"),
     ("--max-line", "-1"),
-    ("--max-line", "64k"),
+    ("--max-line", "64kB"),
     ("--max-connections", "0"),
     ("--max-connections", "many"),
     ("--idle-timeout", "0"),
@@ -199,7 +200,7 @@ def test_a_bad_value_is_refused_by_name(
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [
-        ("--max-line", "64k", "must be a whole number, got '64k'"),
+        ("--max-line", "64kB", "must be a number of bytes, such as 65536 or 256Mi, got '64kB'"),
         ("--idle-timeout", "1h", "must be a number, got '1h'"),
         ("--log-level", "loud", "must be one of debug, info, warning, error, got 'loud'"),
     ],
@@ -334,7 +335,9 @@ def test_a_memory_limit_as_kubernetes_writes_it(text: str, read: int) -> None:
 @pytest.mark.parametrize("text", ["256MB", "-1", "1.5Gi", "Mi", "1 Gi", "٣Mi"])
 def test_a_memory_limit_that_is_none(text: str) -> None:
     """It is quoted, beside one that would do."""
-    with pytest.raises(ConfigError, match="max_memory: must be a number of bytes, such as 256Mi"):
+    with pytest.raises(
+        ConfigError, match="max_memory: must be a number of bytes, such as 65536 or 256"
+    ):
         parse(["9000", "one", "--max-memory", text], {})
 
 

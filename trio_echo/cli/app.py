@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from codecs import backslashreplace_errors, register_error
 from collections.abc import Mapping
 from importlib import import_module
 from io import TextIOWrapper
@@ -107,7 +108,20 @@ def _prepare_standard_streams() -> None:
         if stream is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
         elif isinstance(stream, TextIOWrapper) and mode == "w":
-            stream.reconfigure(errors="backslashreplace")  # in a locale without UTF-8
+            stream.reconfigure(errors="in-ascii")  # in a locale without UTF-8
+
+
+_PLAIN = {"µ": "u", "±": "+-", "…": "...", "·": "-"}
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write what a terminal cannot show: our own signs in letters, others as escapes."""
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 - it is for writing
+    plain = _PLAIN.get(error.object[error.start])
+    return backslashreplace_errors(error) if plain is None else (plain, error.start + 1)
+
+
+register_error("in-ascii", _in_ascii)
 
 
 def _refusal(error: Exception) -> str:

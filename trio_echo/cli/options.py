@@ -109,7 +109,8 @@ IdentifyOption = Annotated[
     option(
         _PROTOCOL,
         "REGEX",
-        "Name the backend by the first group of this expression (RE2) in what comes back.",
+        "Name the backend by the first group of this expression (RE2) in what comes back, with "
+        "the package google-re2.",
     ),
 ]
 IdentifyCertOption = Annotated[

@@ -185,6 +185,8 @@ def probe(
         tls=tls_settings(tls, tls_ca, sni, tls_cert, tls_key),
         **dialogue_settings(send, identify, identify_cert, proxy_protocol),
     )
+    if not config.expect and (margin is not None or tolerance or alpha != DEFAULT_ALPHA):
+        raise ConfigError("expect", "must be given too, for --margin, --tolerance and --alpha")
     output = Output(json, junit, svg, png, github=github)
     if config.expect and connections is None and duration is None:
         announced = (

@@ -96,8 +96,11 @@ def settings(
         ),
     ] = False,
     max_line: Annotated[
-        int, _option(_LIMITS, "--max-line", "BYTES", "End a client that sends a longer line.")
-    ] = DEFAULT_MAX_LINE,
+        str,
+        _option(
+            _LIMITS, "--max-line", "BYTES", "End a client that sends a longer line, such as 1Mi."
+        ),
+    ] = str(DEFAULT_MAX_LINE),
     max_connections: Annotated[
         int | None,
         _option(
@@ -191,7 +194,7 @@ def settings(
         ports=_ports("ports", ports),
         prefix=prefix,
         hosts=host or (),
-        max_line=max_line,
+        max_line=_bytes("max_line", max_line),
         max_connections=max_connections,
         max_memory=None if max_memory is None else _bytes("max_memory", max_memory),
         idle_timeout=idle_timeout,
@@ -266,7 +269,7 @@ def _bytes(field: str, text: str) -> int:
     """Read a number of bytes as Kubernetes writes it: 268435456, 256Mi, 1G."""
     match = re.fullmatch("([0-9]{1,18})(|[kMG]|[KMG]i)", text)
     if match is None:
-        raise ConfigError(field, f"must be a number of bytes, such as 256Mi, got {text!r}")
+        raise ConfigError(field, f"must be a number of bytes, such as 65536 or 256Mi, got {text!r}")
     factor = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
     return int(match[1]) * factor[match[2]]
 
