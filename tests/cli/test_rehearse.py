@@ -424,6 +424,16 @@ def test_envoy_dies_with_a_killed_rehearsal(command: Command) -> None:
     assert not envoys_of(command.folder)
 
 
+def test_an_interrupted_rehearsal_does_not_hold(command: Command) -> None:
+    """One SIGTERM amid the probe, as `kill %1` sends it: what was found, then the end."""
+    process = command.start("--hold", "--margin", "0.002")
+    wait_for(process, "probing 127.0.0.1:")
+    process.send_signal(signal.SIGTERM)
+    code, printed, _ = command.end(process)
+    assert code == 130
+    assert "holding" not in printed
+
+
 def test_held_route_shifts_when_the_manifest_changes(command: Command, tmp_path: Path) -> None:
     """The verdict, then a route to play with, until Ctrl-C; the exit code is the verdict's."""
     manifest = tmp_path / "route.yaml"

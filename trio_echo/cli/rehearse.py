@@ -243,7 +243,7 @@ class _Command(Events):
         """Stop the probe at the first signal and print what it has; end all at the next.
 
         A route that is held has its verdict: there a signal is the end that
-        the user meant.
+        the user meant. A probe that was interrupted is followed by no hold.
         """
         async for _ in signals:
             if self._tally is None or self._interrupted:
@@ -305,6 +305,10 @@ class _Command(Events):
         self._cases[f"{self._listener}: {_in_words(step.weights)}"] = step.report
 
     def holding(self, target: Target, port: int) -> None:
+        if self._interrupted:
+            assert self._live is not None  # noqa: S101 - `run` has set it
+            self._live.cancel_scope.cancel()
+            return
         self._holding = True
         expect()
         if target.server_name is None:
