@@ -32,8 +32,16 @@ async def run(*arguments: str | Path, **settings: Any) -> subprocess.CompletedPr
         )
 
 
-async def seen_on_a_terminal(*arguments: str, environment: dict[str, str] | None = None) -> str:
-    """Run with a terminal for stdout and stderr; return all that it was sent."""
+async def seen_on_a_terminal(
+    *arguments: str, environment: dict[str, str] | None = None, narrow_after: bytes = b""
+) -> str:
+    """Run with a terminal for stdout and stderr; return all that it was sent.
+
+    Args:
+        arguments: of the command.
+        environment: what it has besides this process's.
+        narrow_after: make the terminal narrower once it has shown this; empty for never.
+    """
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (30, 100))
     shown = b""
@@ -50,6 +58,8 @@ async def seen_on_a_terminal(*arguments: str, environment: dict[str, str] | None
             await trio.lowlevel.wait_readable(master)
             try:
                 shown += os.read(master, 65536)
+                if narrow_after and narrow_after in shown:
+                    termios.tcsetwinsize(master, (30, 60))
             except OSError:  # the last one who had the terminal open has gone
                 break
         await process.wait()

@@ -308,6 +308,19 @@ async def test_a_terminal_shows_shares_over_time() -> None:
     assert shown.rstrip().splitlines()[-1].startswith("  ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a closed terminal ends otherwise elsewhere")
+async def test_a_terminal_that_is_resized_is_drawn_anew() -> None:
+    """What stood there has other lines then; the events are shown again."""
+    event = "the split changed at about"
+    async with backend(drawing({"one": 20.0, "two": 80.0}, seed=1)) as target:
+        shown = await seen_on_a_terminal(
+            *("watch", target, *EXPECT, "--rate", "100", "--duration", "2"),
+            narrow_after=b", 1 change",  # in the picture, which is below the event
+        )
+    before, after = shown.split("\x1b[2J")
+    assert 1 <= before.count(event) <= after.count(event)
+
+
 def seen(width: int, *, ascii_only: bool = False, expect: dict[str, float] | None = None) -> str:
     """The picture after a move, at a width."""
     config = WatchConfig(probe=ProbeConfig(target="echo.test:9000", expect=expect or {}), hold=3)

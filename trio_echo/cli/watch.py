@@ -235,13 +235,15 @@ class Watching:
 
     def _tell(self, event: Event) -> None:
         """Say an event."""
-        line = f"{event.at:%Y-%m-%d %H:%M:%S} {event.text}"
         if self._console is not None:
-            # Above the live picture, where it stays.
-            self._console.print(Text(visible(line), style=_EVENT_STYLES.get(event.kind, "")))
+            self._show(self._console, event)
         else:
-            self._print(line)
+            self._print(_line(event))
         self._write(event.to_json())
+
+    def _show(self, console: Console, event: Event) -> None:
+        """Print an event above the live picture, where it stays."""
+        console.print(Text(visible(_line(event)), style=_EVENT_STYLES.get(event.kind, "")))
 
     def _print(self, line: str) -> None:
         """Print a line; end the watch once nobody reads any more."""
@@ -274,13 +276,25 @@ class Watching:
         console = self._console
         assert console is not None  # noqa: S101 - started only with one
         with Live(console=console, auto_refresh=False, transient=True) as live:
+            size = console.size
             while True:
+                if console.size != size:
+                    # Nobody knows how the terminal has broken the lines that stood there.
+                    size = console.size
+                    console.clear()
+                    for event in [*watching.record.events][-size.height // 2 :]:
+                        self._show(console, event)
                 ascii_only = console.options.ascii_only
                 live.update(
                     view(watching, console.width, ascii_only=ascii_only),
                     refresh=True,
                 )
                 await trio.sleep(_REDRAW)
+
+
+def _line(event: Event) -> str:
+    """An event with its time."""
+    return f"{event.at:%Y-%m-%d %H:%M:%S} {event.text}"
 
 
 async def _stop_on_signal(signals: AsyncIterator[int], watching: Watch) -> None:
