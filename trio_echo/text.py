@@ -69,9 +69,9 @@ def xml_text(text: str) -> str:
     return _XML_ILLEGAL.sub(_form, text)
 
 
-_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|(?<=##)\[", re.MULTILINE)
-"""Where the runner finds a command: ``::`` in front of a line, ``##[`` anywhere in it
-(``ActionCommand.cs`` of actions/runner)."""
+_COMMAND = re.compile(r"(?:^|(?<=[\r\n]))([^\S\r\n]*):(?=:)|(?<=##)\[")
+"""Where the runner finds a command: ``::`` in front of a line, which a lone CR ends too,
+``##[`` anywhere in it (``ActionCommand.cs`` of actions/runner)."""
 
 _FORMS = {"text": "\\x{:02x}", "json": "\\u{:04x}", "xml": "&#{};"}
 

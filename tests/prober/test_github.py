@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from github_runner import Command, obeyed
 from hostile import PIECES, hostile_text
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from reports import drawn, made
@@ -79,6 +79,7 @@ def test_an_annotation_arrives_as_it_was_meant(
 
 
 @given(text=orders())
+@example("::error::\r::error::")
 def test_nothing_else_is_obeyed(text: str) -> None:
     """In words, in JSON and in XML, which say the same as before."""
     assert not obeyed(harmless(text))
