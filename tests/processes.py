@@ -45,7 +45,8 @@ async def seen_on_a_terminal(
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (30, 100))
     shown = b""
-    own = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI")}
+    others = ("NO_COLOR", "CI", "COLUMNS", "LINES")  # the last two would be in place of its size
+    own = {name: value for name, value in os.environ.items() if name not in others}
     try:
         process = await trio.lowlevel.open_process(
             [COMMAND, *arguments],
