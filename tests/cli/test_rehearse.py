@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from manifest_texts import ISTIO, TLS
+from manifest_texts import ISTIO, TLS, plan
 from processes import seen_on_a_terminal
 
 from trio_echo.cli import main
-from trio_echo.cli.rehearse import parse_container
+from trio_echo.cli.output import Output
+from trio_echo.cli.rehearse import _Command, parse_container
 from trio_echo.errors import TrioEchoError
+from trio_echo.rehearsal.judge import targets
 from trio_echo.rehearsal.process import find_envoy, validate
 
 if TYPE_CHECKING:
@@ -157,12 +159,14 @@ FILES = {"istio.yaml": ISTIO, "tls.yaml": TLS, "nothing.yaml": ""}
         (["--margin", "2"], "--margin: must be more than 0"),
         (["--connections", "0"], "--connections: must be more than 0"),
         (["--json", "/missing/folder/file"], "--json: cannot write"),
-        (["--shift", "80"], "--shift: must have a weight for each of one, two"),
+        (["--shift", "80"], "--shift: must have a weight for one and for two, such as 100/0,"),
+        (["istio.yaml", "--shift", "100,0"], "--shift: must have a weight for one and for two, s"),
         (["--shift", "80/x"], "--shift: must be weights such as 100/0,80/20"),
-        (["--shift", "0/0"], "--shift: must have a weight for each of one, two"),
+        (["--shift", "0/0"], "--shift: must have a weight for one and for two, such as 100/0"),
         (["--shift", "1/0", "--expect", "one=1"], "--expect: does not go with --shift"),
         (["--shift", "rollout"], "--shift: rollout needs a Rollout with a canary"),
         (["--as", "other"], "--as: must be one of istio, envoy-gateway, got 'other'"),
+        (["--drain", "5"], "--drain: goes with --shift or --hold"),
         (["--drain", "-1"], "--drain: must be 0 or more seconds, got -1"),
         (["tls.yaml", "--svg", "x.svg"], "--svg: is for one route; choose it by --port"),
         (["istio.yaml", "--weights", "one=1"], "--weights: are for the built-in route"),
@@ -569,6 +573,24 @@ def test_walk_can_be_interrupted(command: Command) -> None:
     assert "none was lost" in out
 
 
+def test_steps_judged_before_an_interruption_are_in_the_documents(
+    command: Command, tmp_path: Path
+) -> None:
+    """Who does not wait for the drain time has the verdicts all the same."""
+    said, cases = tmp_path / "x.json", tmp_path / "x.xml"
+    files = ("--json", str(said), "--junit", str(cases), "--svg", str(tmp_path / "x.svg"))
+    process = command.start("--shift", "1/0", *files, *QUICK)
+    wait_for(process, "waiting")
+    process.send_signal(signal.SIGINT)
+    code, _, _ = command.end(process)
+    assert code == 130
+    document = json.loads(said.read_text())
+    assert document["interrupted"]
+    assert [each["verdict"] for each in document["reports"]] == ["PASS"]
+    assert "interrupted: more was to be judged" in cases.read_text()
+    assert not (tmp_path / "x.svg").exists()
+
+
 def test_picture_that_cannot_be_written_is_named(command: Command) -> None:
     """A disk that is full by then."""
     code, out, err = command.run("--shift", "1/0", "--drain", "0", "--svg", "/dev/full", *QUICK)
@@ -675,3 +697,23 @@ async def test_terminal_has_the_picture_wiped_before_the_verdict() -> None:
     before, _, _ = shown.partition("PASS: ")
     assert "observed" in before  # the picture was there
     assert "observed" not in re.split(r"[\r\n]", before)[-1]
+
+
+def test_edit_to_a_dead_host_says_what_becomes_of_connections(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The weights alone would look as if all were well."""
+    dead = plan(
+        ISTIO.replace("host: tcp-echo\n        port", "host: tcp-echo.default\n        port")
+    )
+    half = plan(
+        ISTIO.replace("host: tcp-echo\n        port", "host: tcp-echo.default\n        port", 1)
+    )
+    for found, words in (
+        (plan(ISTIO), "open connections stay\n"),
+        (dead, "stay; EVERY NEW CONNECTION FAILS: 1.yaml:"),
+        (half, "stay; new ones go another way: 1.yaml:"),
+    ):
+        (target,) = targets(found.route)
+        _Command(found, Output()).shifted(target, found.route.shares(target.chain), None)
+        assert words in capsys.readouterr().out

@@ -12,7 +12,7 @@ from reports import drawn, made
 
 from trio_echo.cli import main
 from trio_echo.prober.counts import Outcome, Result
-from trio_echo.prober.document import to_json
+from trio_echo.prober.document import several_json, to_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +72,22 @@ def test_runs_add_up_to_a_verdict(report: Report, runs: list[Path], tmp_path: Pa
     document = json.loads(done.out)
     assert {run["tag"] for run in document["runs"]} == {"0", "1", "2", "3"}
     assert (tmp_path / "all.svg").read_text().startswith("<svg ")
+
+
+def test_report_of_a_rehearsal_with_several_parts_is_named(report: Report, tmp_path: Path) -> None:
+    """It has an expectation for each, and is not damaged."""
+    several = {str(n): made(["one"], run=str(n), expect={"one": 1}) for n in range(3)}
+    walked: dict[str, object] = {}
+    for walk, words in (
+        (walked, "was written by rehearse --shift and holds 3 expectations, one for each step;"),
+        (None, "was written by rehearse and holds 3 expectations, one for each route;"),
+    ):
+        path = tmp_path / "s.json"
+        path.write_text(several_json(several, walk=walk))
+        done = report(path)
+        assert done.code == 2
+        assert f"{path}: {words}" in done.err
+        assert "report adds up runs of one" in done.err
 
 
 def test_what_cannot_be_added_up_is_refused(

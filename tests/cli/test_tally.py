@@ -9,7 +9,7 @@ import trio
 from reports import ok
 from rich.console import Console
 
-from trio_echo.cli.tally import bar, line, picture
+from trio_echo.cli.tally import bar, follow, line, picture
 from trio_echo.prober.config import ProbeConfig
 from trio_echo.prober.counts import Outcome, Result
 from trio_echo.prober.schedule import Tally
@@ -112,3 +112,15 @@ def test_picture_fits_the_terminal(width: int) -> None:
 def test_bar(share: float, low: float, high: float, expected: float | None, drawn: str) -> None:
     """Solid up to the interval, shaded within, a mark at what is expected."""
     assert bar(share, low, high, expected, ascii_only=True).plain == drawn
+
+
+@pytest.mark.parametrize(
+    ("host", "says"), [("127.0.0.1", ""), ("[::1]", ""), ("echo.test", "resolving echo.test:9000")]
+)
+async def test_only_a_name_is_resolved_in_a_log(
+    capsys: pytest.CaptureFixture[str], host: str, says: str
+) -> None:
+    """What is an address already is no news."""
+    with trio.move_on_after(0.01):
+        await follow(Tally(ProbeConfig(target=f"{host}:9000"), "run"))
+    assert capsys.readouterr().err.strip() == says

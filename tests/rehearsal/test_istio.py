@@ -72,6 +72,15 @@ def test_weights_are_relative_and_may_be_zero(weights: str, expected: dict[str, 
     assert shares(plan(BACKENDS, GATEWAY, RULE, text)) == [(31400, (), expected)]
 
 
+def test_weights_that_do_not_add_up_to_100_are_noted() -> None:
+    """Istio reads them as parts of their sum."""
+    found = plan(BACKENDS, GATEWAY, RULE, V2_20.replace("weight: 20", "weight: 10"))
+    (note,) = (each for each in found.notices if "add up" in each.text)
+    assert note.text.endswith("spec.tcp[0]: weights add up to 90: read as 88.9 % and 11.1 %")
+    assert (note.file, note.line) == ("4.yaml", 14)
+    assert not notices(plan(ISTIO), ["add up"])
+
+
 def test_single_route_needs_no_weight() -> None:
     """One that stands alone gets all, even with weight 0."""
     text = virtual_service(tcp("  - route:\n    - {" + DESTINATION + ", subset: v2}, weight: 0}"))
@@ -291,7 +300,12 @@ def edited(text: str, old: str, new: str) -> str:
         (
             "port: 31400",
             "port: 31402",
-            r"no route is left: .*: none of its gateways listens on 31402",
+            r"no route is left: 1.yaml:\d+: .*: port 31402 is matched, but Gateway .* on 31400",
+        ),
+        (
+            "protocol: TCP",
+            "protocol: HTTP",
+            r"no route is left: 1.yaml:\d+: Gateway .* port 31400 is HTTP, which carries no tcp",
         ),
         (
             '- "*"',

@@ -135,3 +135,11 @@ async def test_share_that_the_data_plane_gives_to_others_is_no_pass() -> None:
     assert "  - 1.yaml:" in reason
     assert "there is no Service gone in namespace default" in reason
     assert check.agrees
+
+
+def test_the_line_tells_what_was_on_its_way() -> None:
+    """After an interruption, backends have more connections than clients have answers."""
+    assert str(CrossCheck((Row("a", 5, 8, 8),), 4)) == (
+        "cross-check: the counts agree (a: client 5, backend 8, Envoy 8; "
+        "unanswered: 4, of which 3 had reached a backend)"
+    )

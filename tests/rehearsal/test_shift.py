@@ -84,8 +84,11 @@ async def test_walk_passes_every_step_and_tells_which_connections_were_cut() -> 
     found = walk_to_json(walk)
     assert (found["drain"], found["kept"], found["lost"]) == (1, 15, 0)
     walk._clients.kept = 2  # noqa: SLF001 - as if some had been cut again and again
-    assert "open connections: those of 2 clients were CUT 1 s after" in str(walk)
-    assert f"the drain time, {len(walk.cuts)} times in all;" in str(walk)
+    times = f"open connections: 2 clients were CUT {len(walk.cuts)} times in all, each 1 s after"
+    assert times in str(walk)
+    assert "; none lost an answer;" in str(walk)
+    walk._clients.cuts[0] = replace(walk.cuts[0], unanswered=True)  # noqa: SLF001 - as if
+    assert "; 1 lost the answer to a line on its way;" in str(walk)
     assert json.loads(json.dumps(found))["cuts"][0]["drained"]
 
 

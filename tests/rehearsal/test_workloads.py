@@ -19,6 +19,7 @@ from manifest_texts import (
     plan,
     service,
     shares,
+    warned,
 )
 
 from trio_echo.errors import ManifestError
@@ -455,7 +456,10 @@ def test_services_by_number_and_by_name() -> None:
     reached = [d.endpoints for d in found.route.destinations().values()]
     assert [[each.port for each in endpoints] for endpoints in reached] == [[7000], [7000]]
     assert notices(found, ["port 53, which is UDP"])
-    with pytest.raises(ManifestError, match="leads to port gone of Deployment"):
+    gone = (
+        r"1.yaml:11, .*targetPort: port 9000 .* leads to port gone of Deployment .*VirtualService"
+    )
+    with pytest.raises(ManifestError, match=gone):
         plan(named.replace("targetPort: echo", "targetPort: gone"), pods, GATEWAY, RULE, V2_20)
     quoted = r"ports\[0\].targetPort: in quotes it is the name of a port, .*; write 9000"
     with pytest.raises(ManifestError, match=quoted):
@@ -532,3 +536,55 @@ def test_what_the_cluster_made_is_not_taken_twice(*, with_replica_sets: bool) ->
     assert found.route == plan(ISTIO).route
     alone = plan(SERVICE, made[-1], GATEWAY, RULE, ALL_V1.replace("subset: v1", "subset: v2"))
     assert shares(alone) == [(31400, (), {"v2": 100})]
+
+
+@pytest.mark.parametrize(
+    ("declared", "warns"), [("", False), ("6379", True), ("6380", False), ("6379, 6380", False)]
+)
+def test_port_that_no_container_declares_is_warned_of(declared: str, *, warns: bool) -> None:
+    """Kubernetes does not look at declared ports, and they are seldom wrong."""
+    ports = ", ".join(f"{{containerPort: {each}}}" for each in declared.split(", ") if each)
+    text = REDIS.replace("port: 6379", "port: 6379, targetPort: 6380")
+    text = text.replace("image: 'redis:7'", f"image: 'redis:7', ports: [{ports}]")
+    found = plan(text, REDIS_ROUTE)
+    said = [each for each in found.warnings if "declare" in each.text]
+    assert bool(said) == warns
+    for each in said:
+        assert (each.file, each.line) == ("1.yaml", 5)
+        assert "port 6379 of Service redis leads to port 6380, which Deployment redis-v1," in (
+            each.text
+        )
+        assert "Deployment redis-v2 do not declare; declared: 6379." in each.text
+
+
+def test_selector_that_matches_nothing_is_named_where_it_is() -> None:
+    """The Service is at fault, not the route that leads to it, which is named too."""
+    wrong = REDIS.replace("selector: {app: redis}", "selector: {app: reddis}")
+    words = r"1.yaml:5, .*spec.selector: Service redis selects no pod .*; VirtualService tcp-echo, "
+    with pytest.raises(ManifestError, match=words):
+        plan(wrong, REDIS_ROUTE)
+    to = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: redis}
+spec: {parentRefs: [{name: g}], rules: [{backendRefs: [{name: redis, port: 6379}]}]}
+"""
+    with pytest.raises(ManifestError, match=r"1.yaml:5, .*selects no pod .*; TCPRoute redis, spec"):
+        plan(wrong, to)
+
+
+def test_entry_that_selects_nothing_is_named_by_its_route() -> None:
+    """Of what is no Service the place of the selector is not told."""
+    entry = ENTRY.replace("STATIC", "STATIC\n  workloadSelector: {labels: {app: none}}")
+    route = ALL_V1.replace("host: tcp-echo", "host: db.example.com").replace("9000", "3306")
+    route = route.replace("        subset: v1\n", "")
+    with pytest.raises(ManifestError, match=r"3.yaml:.*destination: Service db.* selects no pod"):
+        plan(REDIS, entry, GATEWAY + "---" + route)
+
+
+def test_workloads_without_their_service_are_warned_of() -> None:
+    """It was forgotten: who stands in shows nothing of them."""
+    _, *deployments = REDIS.split("\n---\n")
+    found = plan(documents(*deployments), REDIS_ROUTE)
+    words = ["Service redis is not among the manifests, and none selects Deployment redis-v1,"]
+    assert warned(found, words)

@@ -101,13 +101,14 @@ def rehearse(
         ),
     ] = None,
     drain: Annotated[
-        int,
+        int | None,
         option(
             _ROUTE,
             "SECONDS",
-            "Cut open connections this long after their listener changed: drainDuration of Istio.",
+            "With --shift or --hold: cut open connections this long after their listener"
+            f" changed, as drainDuration of Istio says. [default: {DRAIN}]",
         ),
-    ] = DRAIN,
+    ] = None,
     hold: Annotated[
         bool,
         option(
@@ -176,11 +177,13 @@ def rehearse(
         )
 
     output = Output(json, junit, svg, png, github=github)
-    if drain < 0:
+    if drain is not None and drain < 0:
         raise ConfigError("drain", f"must be 0 or more seconds, got {drain}")
+    if drain is not None and not (shift or hold):
+        raise ConfigError("drain", "goes with --shift or --hold; nothing changes the route else")
     try:
         with interruptible():
-            plan = replace(load(), drain=drain)
+            plan = replace(load(), drain=DRAIN if drain is None else drain)
     except ManifestError as error:
         # Where the manifests are wrong is more than the message alone.
         _write_error(output, error)
@@ -221,6 +224,7 @@ class _Command(Events):
         self._holding = False
         self._code = 0
         self._cases: dict[str, Report] = {}
+        self._finished = False
         self._listener = plan.route.listeners[0].title
 
     async def run(
@@ -237,6 +241,11 @@ class _Command(Events):
                 nursery.start_soon(self._obey, signals, nursery.cancel_scope)
                 await run(plan, configure, sets=sets, reload=reload, events=self)
                 nursery.cancel_scope.cancel()
+        if self._interrupted and self._cases and not self._finished:
+            so_far = Result(
+                tuple(self._cases.values()), warnings=plan.warnings, notices=plan.notices
+            )
+            self._write_documents(so_far, interrupted=True)
         return ExitCode.INTERRUPTED if self._interrupted else self._code
 
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -322,10 +331,12 @@ class _Command(Events):
 
     def shifted(self, target: Target, shares: Mapping[str, float], cut: int | None) -> None:
         fate = "stay" if cut is None else f"are cut in {cut} s"
-        self._print(f"shifted {_title(target)}: {_in_words(shares)}; open connections {fate}")
+        self._print(
+            f"shifted {_title(target)}: {_in_words(shares)}; open connections {fate}{_dead(target)}"
+        )
 
     def opened(self, target: Target, shares: Mapping[str, float]) -> None:
-        self._print(f"opened {_title(target)}: {_in_words(shares)}")
+        self._print(f"opened {_title(target)}: {_in_words(shares)}{_dead(target)}")
 
     def closed(self, target: Target, cut: int) -> None:
         self._print(
@@ -348,6 +359,7 @@ class _Command(Events):
 
     def finished(self, result: Result) -> None:
         """Print the walk, and write the documents."""
+        self._finished = True
         walk = result.walk
         if walk is not None:
             self._print(str(walk))
@@ -362,17 +374,25 @@ class _Command(Events):
             fault=str(walk) if walk and walk.lost else "",
         )
 
-    def _write_documents(self, result: Result) -> None:
-        """Write the documents that were asked for: of one report, or of several."""
+    def _write_documents(self, result: Result, *, interrupted: bool = False) -> None:
+        """Write the documents that were asked for: of one report, or of several.
+
+        Args:
+            result: what they are about.
+            interrupted: whether more was to come; then there is no picture.
+        """
         from trio_echo.prober import document, junit, picture  # noqa: PLC0415 - rarely needed
 
         walk, first = result.walk, result.reports[0]
         aside = {"warning": result.warnings, "note": result.notices}
 
         def to_json() -> str:
-            more = {f"{kind}s": [asdict(each) for each in found] for kind, found in aside.items()}
-            if walk is None and len(result.reports) == 1:
+            more: dict[str, object] = {
+                f"{kind}s": [asdict(each) for each in found] for kind, found in aside.items()
+            }
+            if walk is None and len(result.reports) == 1 and not interrupted:
                 return document.to_json(first, **more)
+            more |= {"interrupted": True} if interrupted else {}
             return document.several_json(self._cases, walk=walk and walk_to_json(walk), **more)
 
         def to_junit() -> str:
@@ -381,12 +401,16 @@ class _Command(Events):
                 for kind, found in aside.items()
                 for each in found
             ]
+            lines += ["interrupted: more was to be judged"] * interrupted
             return junit.several_junit(self._cases, lines)
+
+        def to_svg() -> str:
+            return picture.to_svg(first) if walk is None else walk_to_svg(walk)
 
         self._output.write(
             json=to_json,
             junit=to_junit,
-            svg=lambda: picture.to_svg(first) if walk is None else walk_to_svg(walk),
+            **({} if interrupted else {"svg": to_svg}),
         )
 
     def _print(self, text: str) -> None:
@@ -420,6 +444,18 @@ def _title(target: Target) -> str:
     """A target in words: its listener, and its server names."""
     names = f", server name {', '.join(target.chain.sni)}" if target.chain.sni else ""
     return f"{target.listener.title}{names}"
+
+
+def _dead(target: Target) -> str:
+    """What becomes of new connections, where it is known that it is not what the weights say."""
+    weighted = [each for each in target.chain.destinations if each.weight]
+    if not any(each.cause for each in weighted):
+        return ""
+    every = not any(each.endpoints for each in weighted)
+    return (
+        f"; {'EVERY NEW CONNECTION FAILS' if every else 'new ones go another way'}: "
+        + "; ".join(dict.fromkeys(each.cause for each in weighted if each.cause))
+    )
 
 
 def _in_words(numbers: Mapping[str, float]) -> str:
@@ -517,7 +553,13 @@ def _parse_shift(text: str, plan: Plan) -> tuple[tuple[int, ...], ...]:
     destinations = found[0].chain.destinations
     if text == "rollout":
         return _rollout(plan, destinations)
-    order = [each.name for each in destinations]
+    prefixes = plan.route.prefixes()
+    order = [
+        " or ".join(dict.fromkeys(prefixes[one.backend] for one in each.endpoints))
+        or each.missing
+        or each.name
+        for each in found[0].chain.expected or destinations
+    ]
     sets: list[tuple[int, ...]] = []
     for each in text.split(","):
         numbers = each.split("/")
@@ -525,10 +567,11 @@ def _parse_shift(text: str, plan: Plan) -> tuple[tuple[int, ...], ...]:
             raise ConfigError("shift", f"must be weights such as 100/0,80/20, got {text!r}")
         weights = tuple(map(int, numbers))
         if len(weights) != len(order) or not 0 < sum(weights) <= _MOST_WEIGHT:
+            such = "/".join(["100", *["0"] * (len(order) - 1)])
             raise ConfigError(
                 "shift",
-                f"must have a weight for each of {', '.join(order)},"
-                f" one of them above 0, got {each!r}",
+                f"must have a weight for {' and for '.join(order)}, such as {such},"
+                f" one of them above 0; got {each!r}",
             )
         sets.append(weights)
     return tuple(sets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import trio
@@ -72,8 +73,9 @@ def wipe() -> None:
 
 async def _say(tally: Tally, words: Words) -> None:
     """Print a line now and then, and whenever the phase changes."""
-    phase = ""
-    due = 0.0
+    # A numeric address is not worth a line while it is "resolved".
+    phase = "resolving" if _is_numeric(tally.config.host) else ""
+    due = trio.current_time() + _SAY
     while True:
         if tally.phase != phase or trio.current_time() >= due:
             fresh = tally.phase != phase
@@ -81,6 +83,15 @@ async def _say(tally: Tally, words: Words) -> None:
             due = trio.current_time() + _SAY
             words.print(line(tally, counts=not fresh))
         await trio.sleep(_REDRAW)
+
+
+def _is_numeric(host: str) -> bool:
+    """Whether a host is an address, which nobody has to look up."""
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def line(tally: Tally, *, counts: bool = True) -> str:

@@ -255,6 +255,12 @@ def _from_document(document: Any) -> Report:
         raise TrioEchoError(f"a report of format {shown}; this version reads format {FORMAT}")
     if isinstance(document.get("error"), str):
         raise TrioEchoError(f"holds no report but an error: {visible(document['error'])}")
+    if isinstance(several := document.get("reports"), list):
+        option, what = (" --shift", "step") if "walk" in document else ("", "route")
+        raise TrioEchoError(
+            f"was written by rehearse{option} and holds {len(several)} expectations, one for each"
+            f" {what}; report adds up runs of one"
+        )
     try:
         report = _report(_every_text(document, _as_it_came))
         to_json(report)  # whatever cannot be put into words again is damaged as well

@@ -99,7 +99,15 @@ class Route(Lenient):
 
 
 class _UnusableError(ManifestError):
-    """A backend reference leads nowhere; the message says why."""
+    """A backend reference leads nowhere; the message says why.
+
+    Attributes:
+        at: the document that is at fault and the path in it, where it is not the route's.
+    """
+
+    def __init__(self, reason: str, /, *, at: tuple[Document, str] | None = None) -> None:
+        super().__init__(reason)
+        self.at = at
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,17 +426,21 @@ class _Attachment:
                 "the weights add up to 0: every connection is rejected",
             )
         found: list[Destination] = []
-        problems: dict[int, str] = {}
+        problems: dict[int, _UnusableError] = {}
         for index, each in enumerate(refs):
             try:
                 found.append(self._destination(each, plane))
             except _UnusableError as problem:
-                problems[index] = str(problem)
+                problems[index] = problem
                 name = f"{each.path} of {self._name}"
                 found.append(Destination(name=name, weight=each.ref.weight, endpoints=()))
         if not any(each.endpoints for each in found if each.weight):
             first = min(problems)
-            raise self._document.error(refs[first].path, problems[first])
+            path, worst = refs[first].path, problems[first]
+            if worst.at is None:
+                raise self._document.error(path, str(worst))
+            document, field = worst.at
+            raise document.error(field, f"{worst}; {self._name}, {path}, leads there")
         meant = list(found)
         for index, reason in problems.items():
             path = refs[index].path

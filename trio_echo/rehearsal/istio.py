@@ -26,14 +26,14 @@ from trio_echo.rehearsal.route import (
 from trio_echo.rehearsal.workloads import ANY_PORT, ServicePort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from trio_echo.errors import ManifestError
     from trio_echo.rehearsal.destination_rules import DestinationRules
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.notes import Notes
     from trio_echo.rehearsal.overlaps import Part
-    from trio_echo.rehearsal.workloads import Note, Service, Workloads
+    from trio_echo.rehearsal.workloads import Complain, Note, Service, Workloads
 
 __all__ = ["is_web", "istio_listeners"]
 
@@ -234,6 +234,7 @@ class _Place:
         chains: what rules have routed so far, which servers of one port share.
         routed_by: the document whose rules those are.
         owned: whether the port is this server's own.
+        protocol: of a server that no rule applies to, behind its path.
         unused: why Istio takes no rule for it, where that was said.
     """
 
@@ -250,6 +251,7 @@ class _Place:
     chains: list[Chain] = field(default_factory=list)
     routed_by: Document | None = None
     owned: bool = True
+    protocol: tuple[str, str] | None = None
     unused: str = ""
 
 
@@ -328,6 +330,7 @@ def _servers(document: Document, note: Note) -> Iterator[_Place]:
             document=document,
             hosts=[_server_host(each, document.namespace) for each in server.hosts],
             takes=takes,
+            protocol=None if takes else (path, server.port.protocol),
             selector=frozenset(selector.items()),
             tls=Termination(asks_client=mode in {"MUTUAL", "ISTIO_MUTUAL"})
             if protocol == "TLS" and mode in _ENDING
@@ -510,13 +513,21 @@ class _VirtualServiceReader:
         """Say that a rule is for no port."""
         self.notes.note(self.document, f"{path}, which is for no port of its gateways")
         if match.port is not None and all(place.port != match.port for place in near):
-            ports = listed([str(port) for port in sorted({place.port for place in near})])
+            listen = listed([place.name.replace(" port ", " listens on ") for place in near])
             self.notes.warn(
-                f"{self.document.place(path)}: {path}.port: none of its gateways listens on"
-                f" {match.port}; ports found: {ports}",
+                f"{self._name}: port {match.port} is matched, but {listen}",
                 self.document,
                 f"{path}.port",
             )
+        for place in near:
+            if place.protocol and match.port in {None, place.port} and place.document:
+                server, kind = place.protocol
+                self.notes.warn(
+                    f"{place.name} is {kind}, which carries no {path[5:8]} route: {self._name}"
+                    f" gets no connection there; write protocol: {path[5:8].upper()}",
+                    place.document,
+                    f"{server}.port.protocol",
+                )
 
     def _check_clients(self, match: Match, path: str, *, mesh: bool) -> None:
         """What depends on the client: a gateway ignores it, and in the mesh it decides."""
@@ -606,6 +617,14 @@ class _VirtualServiceReader:
         if len(route) == 1:
             # One that stands alone gets all, whatever its weight says.
             weights = [_ALL]
+        if sum(weights) != _ALL:
+            shown = [f"{round(100 * each / max(1, sum(weights)), 1):g} %" for each in weights]
+            self.notes.say(
+                f"{self._name}, {rule}: weights add up to {sum(weights)}: read as"
+                f" {' and '.join(shown)}",
+                self.document,
+                f"{rule}.route",
+            )
         if not 0 < sum(weights) < 2**32:
             raise self.document.error(f"{rule}.route", f"the weights add up to {sum(weights)}")
         found: list[Destination] = []
@@ -776,9 +795,15 @@ class _VirtualServiceReader:
                 path, f"there is no Gateway {name} with a TCP or TLS port; found: {found}"
             )
 
-    def _complain(self, path: str) -> Callable[[str], ManifestError]:
-        """Makes errors at a path."""
-        return lambda reason: self.document.error(path, reason)
+    def _complain(self, path: str) -> Complain:
+        """Makes errors at a path, or at another document that it leads to."""
+
+        def complain(reason: str, /, *, at: tuple[Document, str] | None = None) -> ManifestError:
+            if at is not None:
+                return at[0].error(at[1], f"{reason}; {self._name}, {path}, leads there")
+            return self.document.error(path, reason)
+
+        return complain
 
 
 def _covers(pattern: str, host: str) -> bool:

@@ -98,6 +98,9 @@ class CrossCheck:
             for row in self.rows
         )
         unanswered = f"; unanswered: {self.unanswered}" if self.unanswered else ""
+        arrived = sum(row.backends - row.client for row in self.rows)
+        if arrived and self.agrees:
+            unanswered += f", of which {arrived} had reached a backend"
         beyond = [f"{self.late} that were on their way then"] * bool(self.late)
         beyond += [f"{self.again} of a second look"] * bool(self.again)
         late = f"; of them after the verdict: {', '.join(beyond)}" if beyond else ""

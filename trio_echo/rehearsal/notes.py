@@ -27,9 +27,9 @@ class Notes:
         self._unknown: list[Document] = []
         self._said: list[Notice] = []
 
-    def say(self, text: str, document: Document | None = None) -> None:
-        """Anything else, as it is, perhaps about a document."""
-        self._said.append(document.notice(text) if document else Notice(text))
+    def say(self, text: str, document: Document | None = None, path: str = "") -> None:
+        """Anything else, as it is, perhaps about a document or a field of it."""
+        self._said.append(document.notice(text, path) if document else Notice(text))
 
     def warn(self, text: str, document: Document, path: str = "") -> str:
         """What the data plane does in silence, and nobody means. Returns it with its place."""

@@ -156,7 +156,12 @@ def _applied(documents: Sequence[Document], notes: Notes) -> list[tuple[str, Doc
             group = _WORKLOADS
         if not (document.kind and document.api_version):
             found = listed(list(document.content))
-            raise document.error("", f"must have apiVersion and kind; fields found: {found}")
+            raise document.error(
+                "",
+                f"must have apiVersion and kind; fields found: {found}. If this is no manifest,"
+                " name the files that are, or give what helm template CHART prints to"
+                " trio-echo rehearse -",
+            )
         versions = _VERSIONS.get((group, document.kind))
         if versions is None:
             _check_kind(document, group)

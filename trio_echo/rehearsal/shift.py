@@ -182,12 +182,13 @@ class Walk:
         waits = [each.again for each in cuts if each.again is not None]
         again = f"answered again within {duration(max(waits))}" if waits else "NEVER answered again"
         # One that was opened anew may meet the next change.
-        count, times = f"{len(cuts)} of {self.kept}", ""
+        count, each = f"{len(cuts)} of {self.kept} were CUT", ""
         if len(cuts) > self.kept:
-            count, times = f"those of {self.kept} clients", f", {len(cuts)} times in all"
+            count, each = f"{self.kept} clients were CUT {len(cuts)} times in all,", " each"
+        lost = f"{unanswered} lost the answer to a line on its way"
         return (
-            f"{count} were CUT {self.drain} s after a change of weights, the"
-            f" drain time{times}; {unanswered} with a line on its way, which is never answered;"
+            f"{count}{each} {self.drain} s after a change of weights, the drain time;"
+            f" {lost if unanswered else 'none lost an answer'};"
             f" their clients connected anew and were {again}"
         )
 

@@ -435,6 +435,9 @@ class _Reader:
                 for each in container.ports or ()
                 if each.name
             },
+            declared=frozenset(
+                each.container_port for one in pod.containers for each in one.ports or ()
+            ),
             runs=_what(others[0] if others and config is None else pod.containers[0])
             if pod.containers
             else "nothing",

@@ -8,9 +8,8 @@ Service leads to.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -21,6 +20,8 @@ from trio_echo.rehearsal.route import Backend, manifest_ports
 from trio_echo.server.config import ServerConfig, TLSConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from trio_echo.rehearsal.documents import Document
     from trio_echo.rehearsal.notes import Notes
     from trio_echo.rehearsal.route import Endpoint
@@ -40,8 +41,16 @@ __all__ = [
     "in_words",
 ]
 
-Complain: TypeAlias = Callable[[str], Exception]
-"""Makes an error out of a reason, at the place that leads to what is wrong."""
+
+class Complain(Protocol):
+    """Makes an error out of a reason, at the place that leads to what is wrong.
+
+    Where another document is at fault, ``at`` is that and the path in it.
+    """
+
+    def __call__(self, reason: str, /, *, at: tuple[Document, str] | None = None) -> Exception:
+        """The error, to be raised."""
+
 
 Note: TypeAlias = "Callable[[Document, str], None]"
 """Takes what is not carried out, with the document that says it."""
@@ -90,6 +99,7 @@ class Workload:
         config: what its own arguments say; None where an echo server stands in.
         replicas: how many pods it has.
         named_ports: the containers' ports by their name.
+        declared: the containers' ports that are given at all, which says nothing of others.
         runs: the image that it runs, or what else it is; for notes.
         role: which of a Rollout's sets it is, such as ``canary``; else empty.
         sidecar: whether its pods say that they have Istio's proxy.
@@ -106,6 +116,7 @@ class Workload:
     config: ServerConfig | None = None
     replicas: int = 1
     named_ports: Mapping[str, int] = field(default_factory=dict)
+    declared: frozenset[int] = frozenset()
     runs: str = ""
     role: str = ""
     sidecar: bool = False
@@ -174,6 +185,7 @@ class Workloads:
         self.missed: set[Workload] = set()
         self._ports: dict[Workload, set[int]] = {}
         self._named: dict[Workload, str] = {}
+        self._undeclared: dict[tuple[Service, int, int], set[Workload]] = {}
 
     def find(self, host: str) -> Service | None:
         """The Service of a fully qualified host name."""
@@ -332,7 +344,8 @@ class Workloads:
             )
             raise complain(
                 f"Service {service.name} selects no pod ({in_words(service.selector)});"
-                f" workloads found: {found}"
+                f" workloads found: {found}",
+                at=_written(service),
             )
         endpoints: list[Endpoint] = []
         for workload in chosen:
@@ -358,9 +371,32 @@ class Workloads:
             there = listed([str(each) for each in listening] if workload.config else named)
             raise complain(
                 f"port {port.port} of Service {service.name} leads to port {target} of"
-                f" {workload.kind} {workload.short}, which listens on {there}"
+                f" {workload.kind} {workload.short}, which listens on {there}",
+                at=_written(service, port.port),
             )
+        declared = workload.declared if _written(service) else ()
+        if not workload.config and declared and number not in declared:
+            self._undeclared.setdefault((service, port.port, number), set()).add(workload)
         return number
+
+    def _warn_of_undeclared(self, notes: Notes) -> None:
+        """Warn of ports that a Service leads to and no container says that it has.
+
+        Kubernetes leaves a container free to listen on more than it declares.
+        """
+        for (service, port, number), found in self._undeclared.items():
+            among = [each for each in self.workloads if each in found]
+            ports = sorted({port for each in among for port in each.declared})
+            place = _written(service, port)
+            assert place is not None  # noqa: S101 - `_number` has looked
+            notes.warn(
+                f"port {port} of Service {service.name} leads to port {number}, which"
+                f" {listed([f'{each.kind} {each.short}' for each in among])}"
+                f" {'do' if len(among) > 1 else 'does'} not declare; declared:"
+                f" {listed([str(each) for each in ports])}. If nothing listens there,"
+                " every connection fails",
+                *place,
+            )
 
     def backends(self, secure: set[tuple[str, int]], notes: Notes) -> list[Backend]:
         """Everything that runs: echo servers of ours, and those that stand in.
@@ -370,6 +406,7 @@ class Workloads:
                 passed through, so that who stands in must speak it.
             notes: takes a line for each that stands in.
         """
+        self._warn_of_undeclared(notes)
         ours = [each for each in self.workloads if each.config is not None and not each.role]
         found = [_shape(each) for each in ours]
         taken = Counter(each.config.prefix for each in found)
@@ -382,8 +419,29 @@ class Workloads:
             numbers = manifest_ports(backend.config)
             ports = f"port{'s' * (len(numbers) > 1)} {listed([str(one) for one in numbers])}"
             who = f"an echo server named {names[each]} stands in on {ports}"
-            notes.say(f"{_says(each)}: {who}", each.document)
+            why = ", as one template makes both sets of pods" if each.config else ""
+            alone = self._unselected(each)
+            if alone and alone[0].document:
+                unselected = listed([f"{one.kind} {one.short}" for one in alone])
+                text = f"{_says(each)}, and none selects {unselected}: {who}"
+                notes.warn(text, alone[0].document)
+            else:
+                notes.say(f"{_says(each)}: {who}{why}", each.document)
         return found
+
+    def _unselected(self, made: Workload) -> list[Workload]:
+        """The workloads beside a Service that no manifest has, which no Service selects."""
+        if made.kind != "Service" or made.document is not None:
+            return []
+        selected = [each for service in self.services for each in self.selected(service)]
+        return [
+            each
+            for each in self.workloads
+            if each.namespace == made.namespace
+            and each.kind != "Service"
+            and each.replicas
+            and each not in selected
+        ]
 
     def stands_in(self, name: str) -> bool:
         """Whether an echo server stands in where the backend of this name is."""
@@ -402,6 +460,17 @@ class Workloads:
             workload.name,
         ]
         return [name for name in wanted if name and _answers(name)]
+
+
+def _written(service: Service, port: int | None = None) -> tuple[Document, str] | None:
+    """Where a Service's selector is written, or where one of its ports leads; None if nowhere."""
+    document = service.document
+    if document is None or document.kind != "Service":
+        return None
+    if port is None:
+        return document, "spec.selector"
+    ports = document.content["spec"]["ports"]
+    return document, f"spec.ports[{[each['port'] for each in ports].index(port)}].targetPort"
 
 
 def _answers(name: str) -> bool:
