@@ -97,7 +97,7 @@ def test_the_fixtures(pytester: pytest.Pytester) -> None:
     assert found.value == "trio_echo.pytest_plugin"
     pytester.makeini("[pytest]\ntrio_mode = true\nfilterwarnings = error")
     pytester.makepyfile(TESTS)
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.assert_outcomes(passed=6, failed=1)
     printed = result.stdout.str()
     assert "Captured stdout call" in printed
@@ -123,7 +123,7 @@ def test_a_setting_that_cannot_work_is_one_line(
 ) -> None:
     """The line of the test, and what is wrong with it; none of our own frames."""
     pytester.makepyfile(test)
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     result.assert_outcomes(failed=1)
     printed = result.stdout.str()
     line = rf"^E +trio_echo\.errors\.ConfigError: {re.escape(says)}$"

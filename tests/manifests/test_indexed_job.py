@@ -56,20 +56,19 @@ def test_no_part_is_tried_again_until_chance_says_yes() -> None:
 
 
 async def test_the_logs_of_the_pods_add_up_to_the_verdict() -> None:
-    """Each pod ends with 0; their lines arrive mixed, as ``kubectl logs --prefix`` has them."""
+    """A pod ends with 0; their lines arrive mixed, as ``kubectl logs --prefix`` has them."""
     job = pick(render("probe/indexed"), "Job")
     weights = {"one": 80.0, "two": 20.0}
-    # Two are run; starting more would show nothing else.
+    # One is run; starting more would show nothing else.
     said = [
         to_json(made(drawn(weights, 600, seed), run=f"{seed}"))
-        for seed in range(2, job["spec"]["completions"])
+        for seed in range(1, job["spec"]["completions"])
     ]
     async with backend(drawing(weights, seed=1)) as target:
-        for _ in range(2):
-            done = await run("probe", target, *container(job)["args"][1:])
-            assert done.returncode == 0, done
-            assert len(done.stdout) < 16_384  # where container runtimes cut a line in two
-            said.append(done.stderr.decode() + done.stdout.decode())
+        done = await run("probe", target, *container(job)["args"][1:])
+    assert done.returncode == 0, done
+    assert len(done.stdout) < 16_384  # where container runtimes cut a line in two
+    said.append(done.stderr.decode() + done.stdout.decode())
     whole = await report(said)
     assert whole.returncode == 0, whole
     assert "4800 connections in " in whole.stdout.decode()
