@@ -54,11 +54,14 @@ class Row:
 @asynccontextmanager
 async def places() -> AsyncGenerator[dict[str, str]]:
     """Addresses of backends by what they do; all but ``one`` answer as ``two``."""
+    crowd = Crowd()
     handlers: dict[str, Handler] = {
         "one": partial(answering, name="one"),
         "two": partial(answering, name="two"),
         "busy": late(0.05),
-        "slow": late(0.9),
+        "quick": partial(crowd.answer, name="one"),
+        "crowded": partial(crowd.answer, name="two", late=0.2),
+        "slow": late(2.0),
         "stopping": stopping(20),
     }
     sock, dead = closed_port()
@@ -69,6 +72,23 @@ async def places() -> AsyncGenerator[dict[str, str]]:
             for name, handler in handlers.items()
         }
         yield found | {"dead": dead}
+
+
+class Crowd:
+    """Backends that are as fast as any for one connection at a time."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    async def answer(self, stream: trio.abc.Stream, name: str, late: float = 0.0) -> None:
+        """Answer, so late where others wait for an answer too."""
+        self._open += 1
+        try:
+            if self._open > 1:
+                await trio.sleep(late)
+            await answering(stream, name)
+        finally:
+            self._open -= 1
 
 
 def late(seconds: float) -> Handler:
@@ -92,6 +112,15 @@ LIMITS = ("limit", "policy", "TLS", "PROXY")
 
 HAPROXY_BOTH = "\n  server one {one} weight 80\n  server two {two} weight 20"
 HAPROXY = {
+    # It takes longest, so it is first.
+    "short timeout": Row(
+        build="\n  timeout server 600ms"
+        "\n  server one {one} weight 80\n  server two {slow} weight 20",
+        verdict=Verdict.INCONCLUSIVE,
+        guess="slower than the proxy's timeout of about ",
+        never=("limit", "healthy"),
+        asked={"max_errors": 9999, "connections": 60, "second_look": 15},
+    ),
     "rate limit": Row(
         build="\n  stick-table type ip size 1k expire 9s store conn_rate(9s)"
         "\n  tcp-request connection track-sc0 src"
@@ -171,22 +200,15 @@ HAPROXY = {
         guess="none to two: it is down or not in the route",
         never=LIMITS,
     ),
-    "short timeout": Row(
-        build="\n  timeout server 300ms"
-        "\n  server one {one} weight 80\n  server two {slow} weight 20",
-        verdict=Verdict.INCONCLUSIVE,
-        guess="slower than the proxy's timeout of about 3",
-        never=("limit", "healthy"),
-        asked={"max_errors": 9999, "connections": 100},
-    ),
     "least connections": Row(
         build="\n  balance leastconn\n  server one {one} weight 80\n  server two {two} weight 20",
-        guess=": are the weights in force, or does it go by open connections",
+        guess="the counts fit equal weights: are the weights in force",
         never=("were weights moved", "stopped"),
         asked={"concurrency": 1},
     ),
     "least connections, one slower": Row(
-        build="\n  balance leastconn\n  server one {one} weight 80\n  server two {busy} weight 20",
+        build="\n  balance leastconn"
+        "\n  server one {quick} weight 80\n  server two {crowded} weight 20",
         guess=": the balancer goes by open connections (least connections)",
         never=("were weights moved", "stopped"),
         asked={"concurrency": 8},
