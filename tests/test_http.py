@@ -14,7 +14,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from logged import capture_logs
 
-from trio_echo.http import MAX_BODY, MAX_CLIENTS, Front, Page, Request, Response, json_response
+from trio_echo.http import (
+    MAX_BODY,
+    MAX_CLIENTS,
+    MAX_HEAD,
+    Front,
+    Page,
+    Request,
+    Response,
+    json_response,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -497,6 +506,18 @@ async def test_an_answer_that_nobody_waits_for_is_cancelled(more: bytes) -> None
             await trio.testing.wait_all_tasks_blocked()
         assert pages.given_up == 1
         assert logs == []
+
+
+async def test_nobody_looks_behind_more_than_a_head() -> None:
+    """What comes meanwhile is kept, so it is bounded; its client may then leave unseen."""
+    async with running() as pages:
+        client = pages.connect()
+        await client.send(b"GET /given-up HTTP/1.1\r\nHost: x\r\n\r\n")
+        await client.send(b"x" * MAX_HEAD)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert pages.given_up == 0
 
 
 async def test_a_client_that_waits_keeps_its_answer_and_its_connection() -> None:
