@@ -142,7 +142,7 @@ CASES = {
         words=(": the balancer takes turns (round robin)",),
     ),
     "sticky by source": lambda: Case(
-        balancer=Balancer(choose=sticky(EXPECT, 3)),
+        balancer=Balancer(choose=sticky(EXPECT, 1)),
         verdict=Verdict.FAIL,
         says=(*SHARES, "all-to-one"),
         words=("or answers go by the client",),
