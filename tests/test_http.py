@@ -513,6 +513,7 @@ async def test_nobody_looks_behind_more_than_a_head() -> None:
     async with running() as pages:
         client = pages.connect()
         await client.send(b"GET /given-up HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
         await client.send(b"x" * MAX_HEAD)
         await trio.testing.wait_all_tasks_blocked()
         await client.stream.aclose()
