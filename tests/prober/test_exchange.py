@@ -156,7 +156,7 @@ async def test_send_blocks_until_the_timeout() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda line: b"one " + line.upper(),
+        lambda line: b"one !" + line[1:],
         lambda line: b"one" + line,
         lambda line: b"one " + line + b"one " + line,
         lambda line: b"one \n" + line,
