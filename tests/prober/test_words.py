@@ -308,8 +308,8 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_a_known_cause_leaves_no_guess() -> None:
     """Whoever asked knew why: that comes first, and failures are only counted."""
-    results = ["one", Result(Outcome.RESET)]
-    report = replace(made(results, expect={"one": 80, "two": 20}), cause="there is no Service two")
+    failed = made(["one", Result(Outcome.RESET)], expect={"one": 80, "two": 20})
+    report = replace(failed, cause="there is no Service two")
     first, second = str(report).splitlines()[2:4]
     assert first == "  - there is no Service two"
     assert second == "  - 1 x reset"
